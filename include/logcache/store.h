@@ -1,0 +1,170 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * store.h - a store is anything that holds blocks: a file, a block device, a simulated disk.
+ *
+ * The engine reaches its cache device and every backing store through this interface alone, in
+ * two ways:
+ *
+ *   synchronous calls   lc_store_read / _write / _flush, from any thread, several at a time;
+ *   a queue             owned by one thread, which stages a batch of I/O, starts it, and reaps
+ *                       completions in whatever order they come.
+ *
+ * Contract of all I/O
+ *   - offset and length are multiples of block_bytes, the length is not 0, buffers are aligned to
+ *     LC_BLOCK. Violations are bugs in the caller (asserted), never reported to a user.
+ *   - An I/O is whole or an error: stores resume partial transfers, EINTR and EAGAIN themselves.
+ *   - I/O may reach past size_bytes only inside the block (LC_BLOCK) that holds the last byte: the part
+ *     beyond the end reads as zeros, and is dropped when written. A store never grows.
+ *   - Overlapping I/Os in flight at one time have no defined order.
+ *   - After a successful flush every write that had completed before the flush was submitted is durable.
+ *     After a failed flush nothing is known of the writes since the last good one.
+ *   - Sectors (LC_SECTOR) are written atomically, nothing larger is.
+ */
+#ifndef LOGCACHE_STORE_H
+#define LOGCACHE_STORE_H
+
+#include <assert.h>
+
+#include "logcache/types.h"
+
+struct lc_store;
+struct lc_queue;
+
+enum lc_io_op { LC_IO_READ, LC_IO_WRITE, LC_IO_FLUSH };
+
+/* One I/O of a queue. The caller owns it; the queue uses it from submit until it is reaped. */
+struct lc_io {
+	enum lc_io_op op;
+	void *buf;	     /* aligned to LC_BLOCK; unused by a flush */
+	u32 len_bytes;
+	u64 offset_bytes;
+	int result;	     /* set on completion: 0 or -errno */
+	u32 done_bytes;	     /* the store's: progress of a partial transfer */
+	struct lc_io *next;  /* the store's while submitted; then links the list of completions */
+	void *owner;	     /* the caller's */
+};
+
+/* A piece of memory that a queue's I/O will use, so that the store can register it once. */
+struct lc_area {
+	void *base;
+	size_t len_bytes;
+};
+
+struct lc_store_ops {
+	int (*read)(struct lc_store *s, void *buf, u32 len_bytes, u64 offset_bytes);
+	int (*write)(struct lc_store *s, const void *buf, u32 len_bytes, u64 offset_bytes);
+	int (*flush)(struct lc_store *s);
+	int (*queue_open)(struct lc_store *s, unsigned depth, const struct lc_area *areas,
+			  unsigned nr_areas, struct lc_queue **out);
+	void (*close)(struct lc_store *s);
+};
+
+struct lc_queue_ops {
+	void (*submit)(struct lc_queue *q, struct lc_io *io);
+	void (*start)(struct lc_queue *q);
+	struct lc_io *(*wait)(struct lc_queue *q, u64 deadline_ns);
+	void (*kick)(struct lc_queue *q);
+	void (*close)(struct lc_queue *q);
+};
+
+struct lc_store {
+	const struct lc_store_ops *ops;
+	const char *name;   /* how messages call it: the path or URI that the user gave */
+	u64 size_bytes;	    /* any number; not necessarily a multiple of anything */
+	u32 block_bytes;    /* logical block: 512 .. 4096, a power of two */
+};
+
+struct lc_queue {
+	const struct lc_queue_ops *ops;
+};
+
+/* --- synchronous, from any thread; 0 or -errno --- */
+
+static inline void lc_store_check(const struct lc_store *s, const void *buf, u32 len_bytes,
+				  u64 offset_bytes)
+{
+	u64 end = (s->size_bytes + LC_BLOCK - 1) / LC_BLOCK * LC_BLOCK;
+
+	assert((uintptr_t)buf % LC_BLOCK == 0);
+	assert(len_bytes > 0 && len_bytes % s->block_bytes == 0);
+	assert(offset_bytes % s->block_bytes == 0);
+	assert(offset_bytes < end && len_bytes <= end - offset_bytes);
+	(void)end; /* only the assertions read them */
+	(void)buf;
+}
+
+static inline int lc_store_read(struct lc_store *s, void *buf, u32 len_bytes, u64 offset_bytes)
+{
+	lc_store_check(s, buf, len_bytes, offset_bytes);
+	return s->ops->read(s, buf, len_bytes, offset_bytes);
+}
+
+static inline int lc_store_write(struct lc_store *s, const void *buf, u32 len_bytes,
+				 u64 offset_bytes)
+{
+	lc_store_check(s, buf, len_bytes, offset_bytes);
+	return s->ops->write(s, buf, len_bytes, offset_bytes);
+}
+
+static inline int lc_store_flush(struct lc_store *s)
+{
+	return s->ops->flush(s);
+}
+
+/* Release the store and all locks on what it stands for. All its queues are closed before. */
+static inline void lc_store_close(struct lc_store *s)
+{
+	s->ops->close(s);
+}
+
+/* --- queues --- */
+
+/*
+ * A queue for at most DEPTH I/Os at the device at a time; whatever is submitted beyond waits inside it. AREAS
+ * says which memory most I/O will use (may be empty): an accelerator, never a restriction. The
+ * thread that opens the queue is its owner: only the owner may submit, start, wait and close.
+ */
+static inline int lc_queue_open(struct lc_store *s, unsigned depth, const struct lc_area *areas,
+				unsigned nr_areas, struct lc_queue **out)
+{
+	return s->ops->queue_open(s, depth, areas, nr_areas, out);
+}
+
+/* Stage IO. Never fails: what cannot be done completes with an error. */
+static inline void lc_queue_submit(struct lc_queue *q, struct lc_io *io)
+{
+	q->ops->submit(q, io);
+}
+
+/* Hand everything that was staged to the device, without waiting. */
+static inline void lc_queue_start(struct lc_queue *q)
+{
+	q->ops->start(q);
+}
+
+/*
+ * Start what is staged, then wait until at least one I/O has completed, or somebody kicked, or
+ * lc_now_ns() reaches DEADLINE_NS (0: do not wait; LC_FOREVER). Returns the completed I/Os as a list
+ * linked through `next`, NULL if there are none. A kick that came before the call counts.
+ */
+static inline struct lc_io *lc_queue_wait(struct lc_queue *q, u64 deadline_ns)
+{
+	return q->ops->wait(q, deadline_ns);
+}
+
+/*
+ * From any thread: make the owner's present or next lc_queue_wait return. It costs a system call, so
+ * kick only an owner that declared (under its mutex) that it is about to sleep.
+ */
+static inline void lc_queue_kick(struct lc_queue *q)
+{
+	q->ops->kick(q);
+}
+
+/* Release the queue. Nothing is in flight any more: everything submitted has been reaped; nobody kicks. */
+static inline void lc_queue_close(struct lc_queue *q)
+{
+	q->ops->close(q);
+}
+
+#endif
