@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * bad.h - the list of lost blocks (I10).
+ *
+ * A dirty block that cannot be read back from the SSD is lost: its sectors answer EIO until they are
+ * overwritten, and never with the stale data of the backing store. Each entry is a key whose
+ * mask says which sectors are lost. The list lives in metadata pages; page i holds the entries
+ * i * LC_BAD_PER_PAGE and up, entries never move, so that each page can be written by itself.
+ *
+ * It is empty on a healthy device, and then costs one comparison. With entries a look-up is linear.
+ *
+ * Locking: the caller holds the engine mutex.
+ */
+#ifndef LC_BAD_H
+#define LC_BAD_H
+
+#include "format.h"
+
+#define LC_BAD_MAX (LC_NR_BAD_PAGES * LC_BAD_PER_PAGE)
+
+struct lc_bad {
+	u64 *keys;			/* [LC_BAD_MAX]; 0: unused */
+	u32 used;			/* entries from here on are unused */
+	u32 nr;				/* entries in use */
+	bool changed[LC_NR_BAD_PAGES];	/* differs from what was last written */
+};
+
+int lc_bad_init(struct lc_bad *b); /* -ENOMEM */
+void lc_bad_destroy(struct lc_bad *b);
+
+/* Lose the sectors in MASK. -ENOSPC when the list is full: the block must stay dirty then. */
+int lc_bad_add(struct lc_bad *b, u8 volume, u64 block, u8 mask);
+/* The sectors in MASK were overwritten. */
+void lc_bad_clear(struct lc_bad *b, u8 volume, u64 block, u8 mask);
+/* Which sectors are lost. */
+u8 lc_bad_mask(const struct lc_bad *b, u8 volume, u64 block);
+
+#endif

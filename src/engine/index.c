@@ -1,0 +1,124 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "index.h"
+
+#include <assert.h>
+
+/* The load that the memory promise is made of: 4 entries in 5 buckets. */
+static u64 buckets_for(u32 nr_slots)
+{
+	return (u64)nr_slots * 5 / 4 + 1;
+}
+
+int lc_index_init(struct lc_index *ix, u32 base, u32 nr_slots)
+{
+	u64 nr_buckets = buckets_for(nr_slots);
+
+	assert(base > 0);
+	*ix = (struct lc_index){.base = base, .nr_slots = nr_slots};
+	if (nr_buckets > UINT32_MAX)
+		nr_buckets = UINT32_MAX;
+	ix->nr_buckets = nr_buckets;
+	ix->slots = lc_alloc(nr_slots * sizeof *ix->slots);
+	ix->buckets = lc_alloc(nr_buckets * sizeof *ix->buckets);
+	if (ix->slots && ix->buckets)
+		return 0;
+	lc_index_destroy(ix);
+	return -ENOMEM;
+}
+
+void lc_index_destroy(struct lc_index *ix)
+{
+	lc_free(ix->slots, ix->nr_slots * sizeof *ix->slots);
+	lc_free(ix->buckets, ix->nr_buckets * sizeof *ix->buckets);
+	*ix = (struct lc_index){0};
+}
+
+u64 lc_index_bytes(const struct lc_index *ix)
+{
+	return ix->nr_slots * sizeof *ix->slots + ix->nr_buckets * sizeof *ix->buckets;
+}
+
+/* MurmurHash3's 64-bit finalizer (Appleby, public domain), scaled to the number of buckets. */
+static u32 home(const struct lc_index *ix, u64 place)
+{
+	u64 h = place;
+
+	h ^= h >> 33;
+	h *= 0xff51afd7ed558ccdull;
+	h ^= h >> 33;
+	h *= 0xc4ceb9fe1a85ec53ull;
+	h ^= h >> 33;
+	return (h >> 32) * ix->nr_buckets >> 32;
+}
+
+static u64 place_of(const struct lc_index *ix, u32 slot)
+{
+	return lc_key_place(lc_index_slot(ix, slot)->key);
+}
+
+static u32 next(const struct lc_index *ix, u32 bucket)
+{
+	return bucket + 1 == ix->nr_buckets ? 0 : bucket + 1;
+}
+
+/* The bucket of SLOT, which has one. */
+static u32 bucket_of(const struct lc_index *ix, u32 slot)
+{
+	u32 b = home(ix, place_of(ix, slot));
+
+	while (ix->buckets[b] != slot) {
+		assert(ix->buckets[b] != 0);
+		b = next(ix, b);
+	}
+	return b;
+}
+
+u32 lc_index_find(const struct lc_index *ix, u8 volume, u64 block)
+{
+	u64 place = lc_key_place(lc_key(volume, block, 0, 0));
+	u32 b = home(ix, place);
+
+	while (ix->buckets[b] && place_of(ix, ix->buckets[b]) != place)
+		b = next(ix, b);
+	return ix->buckets[b];
+}
+
+void lc_index_insert(struct lc_index *ix, u32 slot)
+{
+	u32 b = home(ix, place_of(ix, slot));
+
+	assert(ix->nr_entries + 1 < ix->nr_buckets);
+	while (ix->buckets[b]) {
+		assert(place_of(ix, ix->buckets[b]) != place_of(ix, slot));
+		b = next(ix, b);
+	}
+	ix->buckets[b] = slot;
+	ix->nr_entries++;
+}
+
+void lc_index_replace(struct lc_index *ix, u32 old, u32 slot)
+{
+	assert(place_of(ix, old) == place_of(ix, slot));
+	ix->buckets[bucket_of(ix, old)] = slot;
+}
+
+/*
+ * Close the gap: whatever follows in the run and may live nearer to its home moves up. An entry at B
+ * with home H may fill the gap at G unless H lies cyclically in (G, B].
+ */
+void lc_index_remove(struct lc_index *ix, u32 slot)
+{
+	u32 gap = bucket_of(ix, slot);
+
+	for (u32 b = next(ix, gap); ix->buckets[b]; b = next(ix, b)) {
+		u32 h = home(ix, place_of(ix, ix->buckets[b]));
+		bool stays = gap < b ? gap < h && h <= b : gap < h || h <= b;
+
+		if (!stays) {
+			ix->buckets[gap] = ix->buckets[b];
+			gap = b;
+		}
+	}
+	ix->buckets[gap] = 0;
+	ix->nr_entries--;
+}

@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * index.h - (volume, block) -> slot: the slot table and a hash over it.
+ *
+ * The slot table has 12 bytes for each block of the log: its key, its flags in RAM and its crc. The hash has
+ * one 4-byte slot number per bucket and takes the keys from the table: open addressing with linear
+ * probing at a load of at most 0.8, and backward shift instead of tombstones, so that it never
+ * degrades. 12 + 4 / 0.8 = 17 bytes per block.
+ *
+ * A slot is a block number of the cache device; 0 lies in the metadata zone, and stands for "none".
+ *
+ * Locking: the caller holds the engine mutex. No allocation after lc_index_init.
+ */
+#ifndef LC_INDEX_H
+#define LC_INDEX_H
+
+#include "format.h"
+
+/* Flags of a slot in RAM (the bits LC_KEY_FLAGS of its key). */
+#define LC_SLOT_LIVE 0x10ull  /* the hash points here: this is the block's newest copy */
+#define LC_SLOT_DIRTY 0x20ull /* newer than the backing store */
+
+struct lc_index {
+	struct lc_slot *slots; /* [nr_slots]; entry 0 is device block `base` */
+	u32 *buckets;	       /* [nr_buckets]; slot or 0 */
+	u32 base;
+	u32 nr_slots;
+	u32 nr_buckets;
+	u32 nr_entries;
+};
+
+/* -ENOMEM. BASE > 0 is the first block of the log area. */
+int lc_index_init(struct lc_index *ix, u32 base, u32 nr_slots);
+void lc_index_destroy(struct lc_index *ix);
+u64 lc_index_bytes(const struct lc_index *ix);
+
+static inline struct lc_slot *lc_index_slot(const struct lc_index *ix, u32 slot)
+{
+	return &ix->slots[slot - ix->base];
+}
+
+/* The slot that holds a block, or 0. */
+u32 lc_index_find(const struct lc_index *ix, u8 volume, u64 block);
+/* Enter SLOT, whose key is set, and whose place has no entry yet. */
+void lc_index_insert(struct lc_index *ix, u32 slot);
+/* Let the entry of OLD point to SLOT, which holds the same place. */
+void lc_index_replace(struct lc_index *ix, u32 old, u32 slot);
+/* Take out the entry of SLOT, which is there. */
+void lc_index_remove(struct lc_index *ix, u32 slot);
+
+#endif

@@ -1,0 +1,480 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * log.c - the clients' side of the log: reserve, publish, pin, wait. log_thread.c is the other side.
+ */
+#include "log.h"
+
+#include <assert.h>
+#include <string.h>
+
+/* --- begin and end --- */
+
+static int alloc_buffers(struct lc_log *l)
+{
+	struct lc_core *c = l->core;
+	u32 nr = c->settings.nr_buffers, blocks = c->ring.segment_blocks;
+	size_t bytes = (size_t)blocks * LC_BLOCK;
+
+	l->buffers = lc_alloc(nr * sizeof *l->buffers);
+	l->memory = lc_alloc(nr * bytes);
+	l->entries = lc_alloc(blocks * sizeof *l->entries);
+	if (!l->buffers || !l->memory || !l->entries)
+		return -ENOMEM;
+	for (u32 i = 0; i < nr; i++) {
+		l->buffers[i].data = l->memory + i * bytes;
+		l->buffers[i].copying = lc_alloc(blocks * sizeof(u16));
+		if (!l->buffers[i].copying)
+			return -ENOMEM;
+	}
+	return 0;
+}
+
+int lc_log_init(struct lc_log *l, struct lc_core *core, u64 next_seq)
+{
+	int err;
+
+	*l = (struct lc_log){
+		.core = core,
+		.next_seq = next_seq,
+		.sent_seq = next_seq - 1,
+		.written_seq = next_seq - 1,
+		.durable_seq = next_seq - 1,
+		.durable_id = core->ring.head_id,
+		.epoch = core->meta.sb.epoch,
+		.first = core->meta.sb.first,
+	};
+	lc_cond_init(&l->committed);
+	lc_cond_init(&l->published);
+	lc_cond_init(&l->space);
+	lc_cond_init(&l->progress);
+	err = alloc_buffers(l);
+	if (err)
+		lc_log_destroy(l);
+	return err;
+}
+
+void lc_log_destroy(struct lc_log *l)
+{
+	u32 nr, blocks;
+
+	if (!l->core)
+		return;
+	nr = l->core->settings.nr_buffers;
+	blocks = l->core->ring.segment_blocks;
+	for (u32 i = 0; l->buffers && i < nr; i++)
+		lc_free(l->buffers[i].copying, blocks * sizeof(u16));
+	lc_free(l->buffers, nr * sizeof *l->buffers);
+	lc_free(l->memory, (size_t)nr * blocks * LC_BLOCK);
+	lc_free(l->entries, blocks * sizeof *l->entries);
+	lc_cond_destroy(&l->committed);
+	lc_cond_destroy(&l->published);
+	lc_cond_destroy(&l->space);
+	lc_cond_destroy(&l->progress);
+	*l = (struct lc_log){0};
+}
+
+int lc_log_start(struct lc_log *l)
+{
+	int err = lc_thread_start(&l->thread, "lc-log", lc_log_main, l);
+
+	if (err)
+		return err;
+	lc_mutex_lock(&l->core->lock);
+	while (!l->running)
+		lc_cond_wait(&l->progress, &l->core->lock, LC_FOREVER);
+	err = l->start_result;
+	lc_mutex_unlock(&l->core->lock);
+	if (err)
+		lc_thread_join(&l->thread);
+	l->started = !err;
+	return err;
+}
+
+int lc_log_stop(struct lc_log *l)
+{
+	struct lc_core *c = l->core;
+	u64 deadline_ns = lc_now_ns() + c->settings.stall_timeout_ms * LC_NS_PER_MS;
+	int err;
+
+	if (!l->started)
+		return 0;
+	lc_mutex_lock(&c->lock);
+	/* A log that has failed gets its chance to be reissued. */
+	while ((err = lc_log_commit(l, lc_log_newest_seq(l))) && lc_now_ns() < deadline_ns)
+		lc_cond_wait(&l->progress, &c->lock,
+			     lc_now_ns() + c->settings.retry_ms * LC_NS_PER_MS);
+	l->stop = true;
+	lc_log_wake(l);
+	lc_log_unlock(l);
+	/* That was the last kick: now the thread may close its queue. */
+	lc_mutex_lock(&c->lock);
+	l->may_end = true;
+	lc_cond_broadcast(&l->progress);
+	lc_mutex_unlock(&c->lock);
+	lc_thread_join(&l->thread);
+	l->started = false;
+	return err;
+}
+
+void lc_log_wake(struct lc_log *l)
+{
+	if (l->sleeping) {
+		l->sleeping = false;
+		l->kick = true;
+	}
+}
+
+void lc_log_unlock(struct lc_log *l)
+{
+	bool kick = l->kick;
+
+	l->kick = false;
+	lc_mutex_unlock(&l->core->lock);
+	if (kick)
+		lc_queue_kick(l->queue);
+}
+
+/* --- buffers --- */
+
+static struct lc_buffer *buffer_of(const struct lc_log *l, const struct lc_segment *seg)
+{
+	return seg->buffer < 0 ? NULL : &l->buffers[seg->buffer];
+}
+
+/*
+ * A buffer for a new segment: an unused one, or that of the oldest segment which needs it no more. I10: a
+ * buffer is given away only when a successful flush covers all of it.
+ */
+static int take_buffer(struct lc_log *l)
+{
+	struct lc_ring *ring = &l->core->ring;
+	int best = -1;
+
+	for (u32 i = 0; i < l->core->settings.nr_buffers; i++) {
+		struct lc_buffer *b = &l->buffers[i];
+		struct lc_segment *seg;
+
+		if (!b->segment_id)
+			return i;
+		seg = lc_ring_segment(ring, b->segment_id);
+		assert(seg->id == b->segment_id && seg->buffer == (int)i);
+		if (seg->state == LC_SEGMENT_CLOSED && seg->last_seq <= l->durable_seq &&
+		    !b->readers && (best < 0 || b->segment_id < l->buffers[best].segment_id))
+			best = i;
+	}
+	if (best >= 0)
+		lc_ring_segment(ring, l->buffers[best].segment_id)->buffer = -1;
+	return best;
+}
+
+static bool open_segment(struct lc_log *l)
+{
+	struct lc_ring *ring = &l->core->ring;
+	u64 id = ring->head_id + 1;
+	struct lc_segment *seg = lc_ring_segment(ring, id);
+	struct lc_buffer *b;
+	int i;
+
+	if (!lc_ring_may_enter(ring, id)) /* I4 */
+		return false;
+	i = take_buffer(l);
+	if (i < 0)
+		return false;
+	assert(seg->state == LC_SEGMENT_FREE && !seg->live && !seg->dirty && !seg->readers);
+	*seg = (struct lc_segment){.id = id, .buffer = i, .state = LC_SEGMENT_OPEN};
+	b = &l->buffers[i];
+	b->segment_id = id;
+	b->first_seq = l->next_seq;
+	b->nr_records = 0;
+	ring->head_id = id;
+	l->fill = 0;
+	l->core->stats.segments++;
+	return true;
+}
+
+/* --- records --- */
+
+static struct lc_record *open_record(struct lc_log *l)
+{
+	struct lc_ring *ring = &l->core->ring;
+	struct lc_record *r = lc_log_record(l, l->next_seq);
+
+	if (l->next_seq > l->durable_seq + LC_RECORDS_MAX - 1)
+		return NULL;
+	if (!ring->head_id || lc_ring_segment(ring, ring->head_id)->state != LC_SEGMENT_OPEN)
+		if (!open_segment(l))
+			return NULL;
+	*r = (struct lc_record){
+		.seq = l->next_seq++,
+		.segment_id = ring->head_id,
+		.opened_ns = lc_now_ns(),
+		.start = l->fill,
+		.end = l->fill + 1,
+		/* The last block is for the summary, unless one record takes the whole segment. */
+		.limit = ring->segment_blocks - (l->fill ? 1 : 0),
+		.state = LC_RECORD_OPEN,
+	};
+	assert(r->end < r->limit);
+	l->open = true;
+	/* It must not get older than flush-interval unseen. */
+	if (l->core->settings.flush_interval_ms && l->sleep_until_ns == LC_FOREVER)
+		lc_log_wake(l);
+	return r;
+}
+
+static struct lc_record *the_open_record(struct lc_log *l)
+{
+	return l->open ? lc_log_record(l, l->next_seq - 1) : NULL;
+}
+
+static void close_segment(struct lc_log *l, struct lc_segment *seg)
+{
+	seg->state = LC_SEGMENT_CLOSED;
+	lc_log_set_durable(l, l->durable_seq); /* perhaps all of it is */
+}
+
+void lc_log_seal(struct lc_log *l)
+{
+	struct lc_record *r = the_open_record(l);
+	struct lc_segment *seg = lc_ring_segment(&l->core->ring, r->segment_id);
+	struct lc_buffer *b = buffer_of(l, seg);
+	u32 blocks = l->core->ring.segment_blocks;
+
+	assert(r->state == LC_RECORD_OPEN && r->end > r->start + 1);
+	r->state = LC_RECORD_SEALED;
+	l->open = false;
+	l->fill = r->end;
+	seg->last_seq = r->seq;
+	b->nr_blocks[b->nr_records++] = r->end - r->start - 1;
+	/* Another record takes a header, a block of data and, in the end, the summary. */
+	if (r->end + 3u > blocks) {
+		r->last = true;
+		close_segment(l, seg);
+	}
+	if (!r->writers)
+		lc_log_wake(l);
+}
+
+void lc_log_close_segment(struct lc_log *l)
+{
+	struct lc_ring *ring = &l->core->ring;
+
+	if (l->open)
+		lc_log_seal(l);
+	if (ring->head_id && lc_ring_segment(ring, ring->head_id)->state == LC_SEGMENT_OPEN)
+		close_segment(l, lc_ring_segment(ring, ring->head_id));
+}
+
+void lc_log_set_durable(struct lc_log *l, u64 seq)
+{
+	struct lc_ring *ring = &l->core->ring;
+
+	assert(seq >= l->durable_seq && seq <= l->written_seq);
+	l->durable_seq = seq;
+	while (l->durable_id < ring->head_id) {
+		struct lc_segment *seg = lc_ring_segment(ring, l->durable_id + 1);
+
+		if (seg->state != LC_SEGMENT_CLOSED || seg->last_seq > seq)
+			break;
+		l->durable_id++;
+	}
+	lc_cond_broadcast(&l->progress);
+}
+
+/* --- writing --- */
+
+u32 lc_log_reserve(struct lc_log *l, u8 volume, u64 block, u8 mask, u32 nr, struct lc_chunk *chunk)
+{
+	struct lc_ring *ring = &l->core->ring;
+	struct lc_record *r = the_open_record(l);
+
+	if (!r)
+		r = open_record(l);
+	if (!r)
+		return 0;
+	if (nr > (u32)(r->limit - r->end))
+		nr = r->limit - r->end;
+	*chunk = (struct lc_chunk){
+		.seq = r->seq,
+		.slot = lc_ring_first_slot(ring, r->segment_id) + r->end,
+		.nr = nr,
+	};
+	for (u32 i = 0; i < nr; i++) {
+		struct lc_slot *s = lc_index_slot(&ring->index, chunk->slot + i);
+
+		assert(!(s->key & LC_SLOT_LIVE));
+		s->key = lc_key(volume, block + i, mask, LC_ENTRY_DATA);
+	}
+	r->end += nr;
+	r->writers++;
+	if (r->end == r->limit)
+		lc_log_seal(l);
+	return nr;
+}
+
+bool lc_log_reuse(struct lc_log *l, u32 slot, struct lc_chunk *chunk)
+{
+	struct lc_ring *ring = &l->core->ring;
+	struct lc_record *r = the_open_record(l);
+	u32 first;
+	u16 *copying;
+
+	if (!r)
+		return false;
+	first = lc_ring_first_slot(ring, r->segment_id);
+	if (slot <= first + r->start || slot >= first + r->end)
+		return false;
+	copying = &buffer_of(l, lc_ring_segment_of(ring, slot))->copying[slot - first];
+	if (*copying)
+		return false;
+	*copying = LC_COPYING_WRITER;
+	r->writers++;
+	*chunk = (struct lc_chunk){.seq = r->seq, .slot = slot, .nr = 1};
+	return true;
+}
+
+u8 *lc_log_data(const struct lc_log *l, u32 slot)
+{
+	struct lc_ring *ring = &l->core->ring;
+
+	return buffer_of(l, lc_ring_segment_of(ring, slot))->data +
+	       (size_t)lc_ring_position(ring, slot) * LC_BLOCK;
+}
+
+void lc_log_published(struct lc_log *l, const struct lc_chunk *chunk)
+{
+	struct lc_ring *ring = &l->core->ring;
+	struct lc_record *r = lc_log_record(l, chunk->seq);
+	struct lc_buffer *b = buffer_of(l, lc_ring_segment_of(ring, chunk->slot));
+
+	assert(r->seq == chunk->seq && r->writers > 0 && r->state <= LC_RECORD_SEALED);
+	for (u32 i = 0; i < chunk->nr; i++)
+		b->copying[lc_ring_position(ring, chunk->slot + i)] &= ~LC_COPYING_WRITER;
+	if (--r->writers == 0 && r->state == LC_RECORD_SEALED)
+		lc_log_wake(l);
+	if (l->published_waiters)
+		lc_cond_broadcast(&l->published);
+}
+
+int lc_log_wait_space(struct lc_log *l)
+{
+	struct lc_core *c = l->core;
+	u64 deadline_ns = LC_FOREVER, seen = l->space_events;
+
+	if (l->failed)
+		return -EIO; /* I10 */
+	if (c->backing_failed_ns) {
+		deadline_ns = c->backing_failed_ns + c->settings.stall_timeout_ms * LC_NS_PER_MS;
+		if (lc_now_ns() >= deadline_ns)
+			return c->backing_error;
+	}
+	l->space_waiters++;
+	lc_cond_broadcast(&l->progress);
+	lc_log_wake(l);
+	lc_log_unlock(l);
+	lc_mutex_lock(&c->lock);
+	while (l->space_events == seen)
+		if (lc_cond_wait(&l->space, &c->lock, deadline_ns))
+			break;
+	l->space_waiters--;
+	return 0;
+}
+
+void lc_log_space(struct lc_log *l)
+{
+	l->space_events++;
+	if (l->space_waiters)
+		lc_cond_broadcast(&l->space);
+}
+
+void lc_log_wait_published(struct lc_log *l)
+{
+	l->published_waiters++;
+	lc_cond_wait(&l->published, &l->core->lock, LC_FOREVER);
+	l->published_waiters--;
+}
+
+/* --- reading --- */
+
+enum lc_pin lc_log_pin(struct lc_log *l, u32 slot, const u8 **data)
+{
+	struct lc_ring *ring = &l->core->ring;
+	struct lc_segment *seg = lc_ring_segment_of(ring, slot);
+	struct lc_buffer *b = buffer_of(l, seg);
+	u16 *copying;
+
+	if (!b) {
+		seg->readers++;
+		return LC_PIN_SSD;
+	}
+	copying = &b->copying[lc_ring_position(ring, slot)];
+	if (*copying & LC_COPYING_WRITER)
+		return LC_PIN_BUSY; /* I6 */
+	++*copying;
+	b->readers++;
+	*data = lc_log_data(l, slot);
+	return LC_PIN_BUFFER;
+}
+
+void lc_log_unpin(struct lc_log *l, u32 slot, enum lc_pin pin)
+{
+	struct lc_ring *ring = &l->core->ring;
+	struct lc_segment *seg = lc_ring_segment_of(ring, slot);
+	struct lc_buffer *b = buffer_of(l, seg);
+
+	if (pin == LC_PIN_SSD) {
+		assert(seg->readers > 0);
+		seg->readers--;
+	} else {
+		assert(b && b->readers > 0);
+		b->copying[lc_ring_position(ring, slot)]--;
+		b->readers--;
+		if (!b->readers && l->space_waiters)
+			lc_log_space(l);
+	}
+	if (l->reclaim_waits)
+		lc_log_wake(l);
+}
+
+/* --- durability --- */
+
+static int wait_commit(struct lc_log *l, struct lc_commit *commit)
+{
+	commit->next = l->commits;
+	l->commits = commit;
+	lc_log_wake(l);
+	lc_log_unlock(l);
+	lc_mutex_lock(&l->core->lock);
+	while (!commit->done)
+		lc_cond_wait(&l->committed, &l->core->lock, LC_FOREVER);
+	return commit->result;
+}
+
+int lc_log_commit(struct lc_log *l, u64 seq)
+{
+	struct lc_commit commit = {.seq = seq};
+
+	assert(seq < l->next_seq);
+	if (seq <= l->durable_seq)
+		return 0; /* I2: costs no I/O */
+	if (l->failed)
+		return -EIO;
+	if (l->open && lc_log_newest_seq(l) <= seq)
+		lc_log_seal(l);
+	return wait_commit(l, &commit);
+}
+
+int lc_log_flush_device(void *log)
+{
+	struct lc_log *l = log;
+	struct lc_commit commit = {0};
+	int err = -EIO;
+
+	lc_mutex_lock(&l->core->lock);
+	if (!l->failed) {
+		commit.flush = l->flushes_started + 1;
+		err = wait_commit(l, &commit);
+	}
+	lc_log_unlock(l);
+	return err;
+}

@@ -1,0 +1,348 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * read.c - reads of clients: from buffers in RAM, the SSD and the backing store, sector by sector.
+ *
+ * A chunk of blocks is looked up and pinned in one critical section. Then, without the mutex, come the
+ * sectors that only the backing store has, and over them those from the cache: as few I/Os as the
+ * layout allows, one copy each. What comes from the SSD is checked against its crc; a clean block
+ * that fails is dropped and read again, a dirty one is lost (I10): EIO, never stale data.
+ */
+#include <assert.h>
+#include <string.h>
+
+#include "volume.h"
+
+/* One block of a chunk. */
+struct piece {
+	u32 slot; /* 0: not in the cache */
+	u32 crc;
+	u8 needed; /* sectors that the client wants */
+	u8 cached; /* sectors that the slot has */
+	bool failed;
+	enum lc_pin pin;
+	const u8 *data; /* of a slot in a buffer */
+};
+
+struct chunk {
+	struct lc_volume *v;
+	u8 *buf;	  /* the client's */
+	u64 offset_bytes; /* of the client's first byte */
+	u64 end_bytes;
+	u64 block; /* the first one */
+	u32 nr;
+	u8 *scratch;
+	struct piece pieces[LC_CHUNK_BLOCKS];
+};
+
+/* Give the client the sectors in MASK of piece I, whose block is at SRC. */
+static void deliver(struct chunk *c, u32 i, u8 mask, const u8 *src)
+{
+	u64 base = (c->block + i) * LC_BLOCK;
+
+	mask &= c->pieces[i].needed;
+	while (mask) {
+		u32 first = __builtin_ctz(mask);
+		u32 nr = __builtin_ctz(~(u32)(mask >> first));
+		u64 from = base + first * LC_SECTOR, to = from + nr * LC_SECTOR;
+
+		mask &= ~(((1u << nr) - 1) << first);
+		if (from < c->offset_bytes)
+			from = c->offset_bytes;
+		if (to > c->end_bytes)
+			to = c->end_bytes;
+		lc_copy(c->buf + (from - c->offset_bytes), src + (from - base), to - from);
+	}
+}
+
+/* Look up and pin. -EIO if a sector that is needed is on the list of lost blocks. */
+static int look_up(struct chunk *c)
+{
+	struct lc_core *core = c->v->core;
+	struct lc_log *log = c->v->log;
+	struct lc_stats *st = &core->stats;
+	int err = 0;
+
+	for (u32 i = 0; i < c->nr; i++) {
+		struct piece *p = &c->pieces[i];
+		u64 base = (c->block + i) * LC_BLOCK;
+		u64 from = c->offset_bytes > base ? c->offset_bytes - base : 0;
+		u64 to = c->end_bytes - base < LC_BLOCK ? c->end_bytes - base : LC_BLOCK;
+
+		*p = (struct piece){.needed = lc_sector_mask(from, to)};
+		while ((p->slot = lc_index_find(&core->ring.index, c->v->id, c->block + i))) {
+			p->pin = lc_log_pin(log, p->slot, &p->data);
+			if (p->pin != LC_PIN_BUSY)
+				break;
+			lc_log_wait_published(log);
+		}
+		if (p->slot) {
+			const struct lc_slot *s = lc_index_slot(&core->ring.index, p->slot);
+
+			p->cached = lc_key_mask(s->key);
+			p->crc = s->crc;
+		}
+		if (!p->slot)
+			st->read_miss_blocks++;
+		else if (p->needed & ~p->cached)
+			st->read_partial_blocks++;
+		else
+			st->read_hit_blocks++;
+		if (p->slot && p->pin == LC_PIN_BUFFER)
+			st->read_buffer_blocks++;
+		if (lc_bad_mask(&core->meta.bad, c->v->id, c->block + i) & p->needed & ~p->cached)
+			err = -EIO;
+	}
+	return err;
+}
+
+static bool misses(const struct piece *p)
+{
+	return p->needed & ~p->cached;
+}
+
+static int read_backing(struct chunk *c)
+{
+	for (u32 i = 0, nr; i < c->nr; i += nr) {
+		int err;
+
+		nr = 1;
+		if (!misses(&c->pieces[i]))
+			continue;
+		while (i + nr < c->nr && misses(&c->pieces[i + nr]))
+			nr++;
+		err = lc_store_read(c->v->backing, c->scratch, nr * LC_BLOCK,
+				    (c->block + i) * LC_BLOCK);
+		if (err)
+			return err;
+		for (u32 k = 0; k < nr; k++)
+			deliver(c, i + k, ~c->pieces[i + k].cached, c->scratch + k * LC_BLOCK);
+	}
+	return 0;
+}
+
+static bool on_ssd(const struct piece *p)
+{
+	return p->slot && p->pin == LC_PIN_SSD && (p->needed & p->cached);
+}
+
+static bool read_ssd(struct chunk *c)
+{
+	struct lc_store *ssd = c->v->core->ssd;
+	bool failed = false;
+
+	for (u32 i = 0, nr; i < c->nr; i += nr) {
+		bool ok;
+
+		nr = 1;
+		if (!on_ssd(&c->pieces[i]))
+			continue;
+		while (i + nr < c->nr && on_ssd(&c->pieces[i + nr]) &&
+		       c->pieces[i + nr].slot == c->pieces[i].slot + nr)
+			nr++;
+		ok = !lc_store_read(ssd, c->scratch, nr * LC_BLOCK,
+				    lc_slot_offset_bytes(c->pieces[i].slot));
+		for (u32 k = 0; k < nr; k++) {
+			struct piece *p = &c->pieces[i + k];
+			u8 *block = c->scratch + k * LC_BLOCK;
+
+			/* One bad sector must not fail its neighbours. */
+			if (!ok && nr > 1)
+				p->failed = lc_store_read(ssd, block, LC_BLOCK,
+							  lc_slot_offset_bytes(p->slot));
+			else
+				p->failed = !ok;
+			if (!p->failed)
+				p->failed = lc_crc32c(block, LC_BLOCK) != p->crc;
+			if (!p->failed)
+				deliver(c, i + k, p->cached, block);
+			failed |= p->failed;
+		}
+	}
+	return failed;
+}
+
+static void unpin(struct chunk *c)
+{
+	for (u32 i = 0; i < c->nr; i++)
+		if (c->pieces[i].slot)
+			lc_log_unpin(c->v->log, c->pieces[i].slot, c->pieces[i].pin);
+}
+
+/*
+ * SLOT, which we still have pinned, could not be read, or its crc was wrong. A clean copy is forgotten; a
+ * dirty one is lost: -EIO, unless somebody overwrote it meanwhile. [lock]
+ */
+static int forget_bad(struct lc_core *core, u32 slot)
+{
+	const struct lc_slot *s = lc_index_slot(&core->ring.index, slot);
+
+	core->stats.crc_errors++;
+	if (!(s->key & LC_SLOT_LIVE))
+		return 0;
+	if (s->key & LC_SLOT_DIRTY)
+		return -EIO;
+	lc_block_drop(&core->ring, slot);
+	return 0;
+}
+
+static int read_chunk(struct chunk *c)
+{
+	struct lc_core *core = c->v->core;
+	struct lc_log *log = c->v->log;
+	bool failed = false, all_in_buffers = true;
+	int err;
+
+	lc_mutex_lock(&core->lock);
+	err = look_up(c);
+	for (u32 i = 0; i < c->nr; i++)
+		if (misses(&c->pieces[i]) || on_ssd(&c->pieces[i]))
+			all_in_buffers = false;
+	lc_mutex_unlock(&core->lock);
+
+	if (!err && !all_in_buffers) {
+		c->scratch = lc_scratch_get(core);
+		if (!c->scratch)
+			err = -ENOMEM;
+		if (!err)
+			err = read_backing(c);
+		if (!err)
+			failed = read_ssd(c);
+	}
+	for (u32 i = 0; i < c->nr && !err; i++)
+		if (c->pieces[i].slot && c->pieces[i].pin == LC_PIN_BUFFER)
+			deliver(c, i, c->pieces[i].cached, c->pieces[i].data);
+	lc_scratch_put(core, c->scratch);
+	c->scratch = NULL;
+
+	lc_mutex_lock(&core->lock);
+	for (u32 i = 0; i < c->nr && failed; i++)
+		if (c->pieces[i].failed && forget_bad(core, c->pieces[i].slot))
+			err = -EIO;
+	unpin(c);
+	lc_log_unlock(log);
+	if (err)
+		return err;
+	return failed ? -EAGAIN : 0;
+}
+
+int lc_read(struct lc_volume *v, void *buf, u32 len_bytes, u64 offset_bytes)
+{
+	u64 at = offset_bytes, end = offset_bytes + len_bytes;
+	struct chunk c = {.v = v};
+	int err = 0;
+
+	assert(end <= v->size_bytes);
+	while (at < end && !err) {
+		u64 limit = (at / LC_BLOCK + LC_CHUNK_BLOCKS) * LC_BLOCK;
+
+		c.buf = (u8 *)buf + (at - offset_bytes);
+		c.offset_bytes = at;
+		c.end_bytes = end < limit ? end : limit;
+		c.block = at / LC_BLOCK;
+		c.nr = (c.end_bytes + LC_BLOCK - 1) / LC_BLOCK - c.block;
+		/* Each turn drops a bad clean copy, or finds a newer one. */
+		do
+			err = read_chunk(&c);
+		while (err == -EAGAIN);
+		at = c.end_bytes;
+	}
+	lc_mutex_lock(&v->core->lock);
+	v->core->client_ops++;
+	v->core->stats.reads++;
+	v->core->stats.read_bytes += len_bytes;
+	lc_mutex_unlock(&v->core->lock);
+	return err;
+}
+
+int lc_volume_read_block(struct lc_volume *v, u64 block, void *buf)
+{
+	u64 from = block * LC_BLOCK;
+	struct chunk c = {
+		.v = v,
+		.buf = buf,
+		.offset_bytes = from,
+		.end_bytes = from + LC_BLOCK, /* the store reads as zeros behind its end */
+		.block = block,
+		.nr = 1,
+	};
+	int err;
+
+	do
+		err = read_chunk(&c);
+	while (err == -EAGAIN);
+	return err;
+}
+
+int lc_volume_read_cached(struct lc_volume *v, u64 block, void *buf, u8 *mask)
+{
+	struct lc_core *core = v->core;
+	const u8 *data;
+	struct lc_slot s;
+	enum lc_pin pin = LC_PIN_BUSY;
+	u32 slot;
+	int err = 0;
+
+	*mask = 0;
+	lc_mutex_lock(&core->lock);
+	while ((slot = lc_index_find(&core->ring.index, v->id, block))) {
+		pin = lc_log_pin(v->log, slot, &data);
+		if (pin != LC_PIN_BUSY)
+			break;
+		lc_log_wait_published(v->log);
+	}
+	if (slot)
+		s = *lc_index_slot(&core->ring.index, slot);
+	lc_mutex_unlock(&core->lock);
+	if (!slot)
+		return 0;
+
+	*mask = lc_key_mask(s.key);
+	if (pin == LC_PIN_BUFFER)
+		lc_copy(buf, data, LC_BLOCK);
+	else if (lc_store_read(core->ssd, buf, LC_BLOCK, lc_slot_offset_bytes(slot)) ||
+		 lc_crc32c(buf, LC_BLOCK) != s.crc)
+		*mask = 0;
+
+	lc_mutex_lock(&core->lock);
+	if (!*mask)
+		err = forget_bad(core, slot);
+	lc_log_unpin(v->log, slot, pin);
+	lc_log_unlock(v->log);
+	return err;
+}
+
+/* --- scratch memory --- */
+
+#define SCRATCH_BYTES ((size_t)LC_CHUNK_BLOCKS * LC_BLOCK)
+
+void *lc_scratch_get(struct lc_core *c)
+{
+	void *s;
+
+	lc_mutex_lock(&c->lock);
+	s = c->scratch;
+	if (s)
+		memcpy(&c->scratch, s, sizeof c->scratch);
+	lc_mutex_unlock(&c->lock);
+	return s ? s : lc_alloc(SCRATCH_BYTES);
+}
+
+void lc_scratch_put(struct lc_core *c, void *scratch)
+{
+	if (!scratch)
+		return;
+	lc_mutex_lock(&c->lock);
+	memcpy(scratch, &c->scratch, sizeof c->scratch);
+	c->scratch = scratch;
+	lc_mutex_unlock(&c->lock);
+}
+
+void lc_scratch_destroy(struct lc_core *c)
+{
+	while (c->scratch) {
+		void *s = c->scratch;
+
+		memcpy(&c->scratch, s, sizeof c->scratch);
+		lc_free(s, SCRATCH_BYTES);
+	}
+}

@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * recover.h - what the SSD says: from segments on the device to the ring and the index in RAM.
+ *
+ * Recovery reads, and writes nothing. It
+ *
+ *	scans     the first header and the summary of every segment, with a deep queue
+ *	chains    from the superblock's tail upward: contiguous seqs, epochs that never fall, nothing void (I1);
+ *	          records that nobody said to be durable are verified whole; the log is cut at the
+ *	          first one that is missing or torn. A cut below what a valid record or the
+ *	          superblock says was durable is corruption (I11), a read error is never a torn tail: refused
+ *	warms     from the tail downward: the clean segments, as long as they are contiguous; at the
+ *	          first gap the rest is forgotten (the head may have overwritten part of it)
+ *	replays   all of it in order of ids, newest wins (I5)
+ *
+ * Everything above the tail comes back dirty, everything else clean. A segment is described by
+ * its summary if that fits its first header and its last record was durable; by its chain of headers otherwise.
+ *
+ * Single-threaded, before anything else runs; takes no lock.
+ */
+#ifndef LC_RECOVER_H
+#define LC_RECOVER_H
+
+#include "core.h"
+
+struct lc_recovery {
+	u64 cut_seq;   /* the last record that counts */
+	u64 max_epoch; /* seen anywhere */
+	u64 dirty_records, clean_segments;
+};
+
+/*
+ * CORE's meta is loaded and its ring initialized and empty; fills in the ring, and takes what was
+ * overwritten above the tail off the list of lost blocks. -EUCLEAN: corrupt (I11); or a read error.
+ */
+int lc_recover(struct lc_core *core, struct lc_recovery *r, struct lc_error *err);
+
+#endif

@@ -1,0 +1,102 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "segment.h"
+
+#include <assert.h>
+
+int lc_ring_init(struct lc_ring *r, u32 zone_blocks, u32 segment_blocks, u32 nr)
+{
+	int err;
+
+	*r = (struct lc_ring){
+		.nr = nr,
+		.zone_blocks = zone_blocks,
+		.segment_blocks = segment_blocks,
+	};
+	r->segments = lc_alloc(nr * sizeof *r->segments);
+	if (!r->segments)
+		return -ENOMEM;
+	for (u32 i = 0; i < nr; i++)
+		r->segments[i].buffer = -1;
+	err = lc_index_init(&r->index, zone_blocks, nr * segment_blocks);
+	if (err)
+		lc_ring_destroy(r);
+	return err;
+}
+
+void lc_ring_destroy(struct lc_ring *r)
+{
+	lc_free(r->segments, r->nr * sizeof *r->segments);
+	lc_index_destroy(&r->index);
+	*r = (struct lc_ring){0};
+}
+
+bool lc_ring_may_enter(const struct lc_ring *r, u64 id)
+{
+	return id <= r->free_id && r->tail_id + r->nr >= id + 2;
+}
+
+bool lc_slot_newer(const struct lc_ring *r, u32 a, u32 b)
+{
+	u64 id_a = lc_ring_segment_of(r, a)->id, id_b = lc_ring_segment_of(r, b)->id;
+
+	return id_a != id_b ? id_a > id_b : a > b;
+}
+
+/* SLOT is no longer what the index points to. */
+static void retire(struct lc_ring *r, u32 slot)
+{
+	struct lc_slot *s = lc_index_slot(&r->index, slot);
+	struct lc_segment *seg = lc_ring_segment_of(r, slot);
+
+	assert(s->key & LC_SLOT_LIVE && seg->live > 0);
+	seg->live--;
+	if (s->key & LC_SLOT_DIRTY) {
+		assert(seg->dirty > 0 && r->dirty_blocks > 0);
+		seg->dirty--;
+		r->dirty_blocks--;
+	}
+	s->key &= ~(LC_SLOT_LIVE | LC_SLOT_DIRTY);
+}
+
+bool lc_block_publish(struct lc_ring *r, u32 slot, u32 *old)
+{
+	struct lc_slot *s = lc_index_slot(&r->index, slot);
+	struct lc_segment *seg = lc_ring_segment_of(r, slot);
+	u32 present = lc_index_find(&r->index, lc_key_volume(s->key), lc_key_block(s->key));
+
+	assert(!(s->key & LC_KEY_FLAGS) && seg->id > r->tail_id && seg->state != LC_SEGMENT_FREE);
+	*old = 0;
+	if (present && lc_slot_newer(r, present, slot))
+		return false; /* I5 */
+	if (present) {
+		lc_index_replace(&r->index, present, slot);
+		retire(r, present);
+		*old = present;
+	} else {
+		lc_index_insert(&r->index, slot);
+	}
+	s->key |= LC_SLOT_LIVE | LC_SLOT_DIRTY;
+	seg->live++;
+	seg->dirty++;
+	r->dirty_blocks++;
+	return true;
+}
+
+void lc_block_clean(struct lc_ring *r, u32 slot)
+{
+	struct lc_slot *s = lc_index_slot(&r->index, slot);
+	struct lc_segment *seg = lc_ring_segment_of(r, slot);
+
+	if (!(s->key & LC_SLOT_DIRTY))
+		return;
+	assert(seg->dirty > 0 && r->dirty_blocks > 0);
+	s->key &= ~LC_SLOT_DIRTY;
+	seg->dirty--;
+	r->dirty_blocks--;
+}
+
+void lc_block_drop(struct lc_ring *r, u32 slot)
+{
+	lc_index_remove(&r->index, slot);
+	retire(r, slot);
+}

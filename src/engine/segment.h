@@ -1,0 +1,99 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * segment.h - the ring of segments, and the life of a block in it.
+ *
+ * Segment `id` (1, 2, ... for ever) lies in place (id - 1) % nr. The ring is always
+ *
+ *	reclaimed | clean ............ tail | dirty .......... head | reclaimed
+ *
+ * and each place is FREE (nothing in the index points into it; the head may enter), OPEN (the head) or
+ * CLOSED. A CLOSED segment with an id at or below the tail is clean, above it dirty.
+ *
+ * A block's life:  lc_block_publish (live, dirty) -> lc_block_clean, or superseded by a newer
+ * publish, or lc_block_drop. The counts in the segments follow, so "may the tail pass this segment"
+ * and "is there anything to reclaim" are one comparison each.
+ *
+ * Locking: the caller holds the engine mutex for everything here.
+ */
+#ifndef LC_SEGMENT_H
+#define LC_SEGMENT_H
+
+#include "index.h"
+
+enum lc_segment_state { LC_SEGMENT_FREE, LC_SEGMENT_OPEN, LC_SEGMENT_CLOSED };
+
+struct lc_segment {
+	u64 id;	      /* 0: never written, or reclaimed */
+	u64 last_seq; /* of the newest record in it */
+	u32 readers;  /* reading it from the SSD: it may not be reused (I4) */
+	u16 live;     /* slots that the index points to */
+	u16 dirty;    /* those of them that are newer than the backing store */
+	int16_t buffer;   /* its image in RAM, or -1 */
+	u8 state;
+};
+
+struct lc_ring {
+	struct lc_segment *segments; /* [nr] */
+	u32 nr;
+	u32 zone_blocks;
+	u32 segment_blocks;
+	u64 head_id;	 /* newest segment that was ever opened; 0: none */
+	u64 tail_id;	 /* durable tail: it is in both superblock copies (I3) */
+	u64 free_id;	 /* places of the ids up to here are FREE, OPEN or CLOSED above the tail: enterable */
+	u64 dirty_blocks;
+	struct lc_index index;
+};
+
+/* -ENOMEM */
+int lc_ring_init(struct lc_ring *r, u32 zone_blocks, u32 segment_blocks, u32 nr);
+void lc_ring_destroy(struct lc_ring *r);
+
+static inline struct lc_segment *lc_ring_segment(const struct lc_ring *r, u64 id)
+{
+	return &r->segments[(id - 1) % r->nr];
+}
+
+/* First block of the place of segment ID: where its first header lies. */
+static inline u32 lc_ring_first_slot(const struct lc_ring *r, u64 id)
+{
+	return r->zone_blocks + (u32)((id - 1) % r->nr) * r->segment_blocks;
+}
+
+static inline struct lc_segment *lc_ring_segment_of(const struct lc_ring *r, u32 slot)
+{
+	return &r->segments[(slot - r->zone_blocks) / r->segment_blocks];
+}
+
+static inline u32 lc_ring_position(const struct lc_ring *r, u32 slot)
+{
+	return (slot - r->zone_blocks) % r->segment_blocks;
+}
+
+static inline u64 lc_slot_offset_bytes(u32 slot)
+{
+	return (u64)slot * LC_BLOCK;
+}
+
+/*
+ * I4: may client records enter segment ID? Its own place must be reclaimed, and the places of the two
+ * that follow must be at or below the durable tail: recovery's fresh segment is one of them.
+ */
+bool lc_ring_may_enter(const struct lc_ring *r, u64 id);
+
+/*
+ * Make SLOT, whose key and data are in place, the newest copy of its block: live and dirty. I5: if the
+ * index has a copy at a later log position, that one stays and this one is dead on arrival; returns
+ * whether SLOT won. *OLD gets the slot that was superseded, or 0.
+ */
+bool lc_block_publish(struct lc_ring *r, u32 slot, u32 *old);
+
+/* SLOT is now on the backing store, and that flushed (I3). Nothing happens if it was superseded. */
+void lc_block_clean(struct lc_ring *r, u32 slot);
+
+/* Forget SLOT, which is live. */
+void lc_block_drop(struct lc_ring *r, u32 slot);
+
+/* Is A a newer log position than B? */
+bool lc_slot_newer(const struct lc_ring *r, u32 a, u32 b);
+
+#endif

@@ -1,0 +1,480 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * sweep.c - collect, build runs, read, write, flush, clean: one turn of the pipeline at a time.
+ *
+ * A run goes   build (pins its slots) -> read (buffers, SSD) -> verify -> write -> free.   As many runs as are
+ * free are built and read together; their writes go out together; then at least one write is awaited, so that
+ * the slow store always has a queue of ascending writes in front of it.
+ */
+#include "sweep.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "fingerprint.h"
+
+/* Look-ups in one critical section. */
+#define SLICE 16u
+
+int lc_sweep_open(struct lc_writeback *w)
+{
+	struct lc_area area = {w->memory, (size_t)LC_NR_RUNS * LC_RUN_BLOCKS * LC_BLOCK};
+	int err = lc_queue_open(w->core->ssd, LC_NR_RUNS * 4, &area, 1, &w->ssd);
+
+	for (u32 id = 1; id <= LC_VOLUMES_MAX && !err; id++)
+		if (w->volumes[id])
+			err = lc_queue_open(w->volumes[id]->backing, LC_NR_RUNS, &area, 1,
+					    &w->backing[id]);
+	if (err)
+		lc_sweep_close(w);
+	return err;
+}
+
+void lc_sweep_close(struct lc_writeback *w)
+{
+	for (u32 id = 1; id <= LC_VOLUMES_MAX; id++) {
+		if (w->backing[id])
+			lc_queue_close(w->backing[id]);
+		w->backing[id] = NULL;
+	}
+	if (w->ssd)
+		lc_queue_close(w->ssd);
+	w->ssd = NULL;
+}
+
+/* --- collect --- */
+
+static int compare_places(const void *a, const void *b)
+{
+	const u64 *x = a, *y = b;
+
+	return (*x > *y) - (*x < *y);
+}
+
+/*
+ * The smallest places above `covered` among the dirty blocks of the segments tail + 1 .. UPTO, sorted: all of them,
+ * or as many as fit. When the buffer is full its upper half is given up, and with it everything
+ * that lies higher: the next range finds it.
+ */
+static void collect(struct lc_writeback *w, u64 upto)
+{
+	struct lc_core *c = w->core;
+	struct lc_ring *ring = &c->ring;
+	u64 limit = UINT64_MAX;
+
+	w->nr_places = 0;
+	for (u64 id = ring->tail_id + 1; id <= upto; id++) {
+		u32 first = lc_ring_first_slot(ring, id);
+		bool full = false;
+
+		lc_mutex_lock(&c->lock);
+		for (u32 i = 0; i < ring->segment_blocks && !full; i++) {
+			u64 key = lc_index_slot(&ring->index, first + i)->key;
+			u64 place = lc_key_place(key);
+
+			if (!(key & LC_SLOT_DIRTY) || place <= w->covered || place > limit)
+				continue;
+			w->places[w->nr_places++] = place;
+			full = w->nr_places == w->max;
+		}
+		lc_mutex_unlock(&c->lock);
+		if (full) {
+			qsort(w->places, w->nr_places, sizeof *w->places, compare_places);
+			w->nr_places /= 2;
+			limit = w->places[w->nr_places - 1];
+			id--; /* the rest of this segment, and some of it again */
+		}
+	}
+	qsort(w->places, w->nr_places, sizeof *w->places, compare_places);
+}
+
+/* --- build --- */
+
+/* The slot of a place if it may be written back now: dirty and durable (I8). [lock] */
+static u32 writable(struct lc_writeback *w, u64 place)
+{
+	struct lc_ring *ring = &w->core->ring;
+	u64 key = place << 16;
+	u32 slot = lc_index_find(&ring->index, lc_key_volume(key), lc_key_block(key));
+
+	if (!slot || !(lc_index_slot(&ring->index, slot)->key & LC_SLOT_DIRTY) ||
+	    lc_ring_segment_of(ring, slot)->id > w->log->durable_id)
+		return 0;
+	return slot;
+}
+
+static void add_piece(struct lc_writeback *w, struct lc_run *r, u32 slot)
+{
+	const struct lc_slot *s = lc_index_slot(&w->core->ring.index, slot);
+	struct lc_piece *p = &r->pieces[r->nr++];
+
+	*p = (struct lc_piece){.slot = slot, .crc = s->crc, .mask = lc_key_mask(s->key)};
+	p->pin = lc_log_pin(w->log, slot, &p->data);
+	assert(p->pin != LC_PIN_BUSY); /* durable: its record was sealed long ago */
+}
+
+/*
+ * A run that begins at PLACE or a little below it, where dirty neighbours reach down, and goes on as long
+ * as blocks are adjacent and writable. A block that has only some of its sectors is a run of its own.
+ * Returns false if PLACE need not be written any more.
+ */
+static bool build_run(struct lc_writeback *w, u64 place, struct lc_run *r)
+{
+	struct lc_core *c = w->core;
+	u64 first = place, at;
+	u32 slot, room = w->max - w->nr_written;
+
+	if (room > LC_RUN_BLOCKS)
+		room = LC_RUN_BLOCKS;
+	r->nr = r->nr_ios = 0;
+	r->error = 0;
+	lc_mutex_lock(&c->lock);
+	if (!writable(w, place)) {
+		c->stats.superseded_blocks++;
+		lc_mutex_unlock(&c->lock);
+		return false;
+	}
+	while (place - first + 1 < room / 2 && place - first < SLICE && first - 1 > w->covered &&
+	       lc_key_volume((first - 1) << 16) == lc_key_volume(place << 16) &&
+	       writable(w, first - 1))
+		first--;
+	for (at = first; r->nr < room && (slot = writable(w, at)); at++) {
+		if (lc_key_volume(at << 16) != lc_key_volume(place << 16))
+			break;
+		if (lc_key_mask(lc_index_slot(&c->ring.index, slot)->key) != LC_MASK_FULL) {
+			if (!r->nr) {
+				add_piece(w, r, slot);
+				at++;
+			}
+			break;
+		}
+		add_piece(w, r, slot);
+		if (r->nr % SLICE == 0) {
+			lc_mutex_unlock(&c->lock);
+			lc_mutex_lock(&c->lock);
+		}
+	}
+	lc_mutex_unlock(&c->lock);
+	if (!r->nr)
+		return false; /* superseded while we built the run */
+	r->v = w->volumes[lc_key_volume(place << 16)];
+	r->block = lc_key_block(first << 16);
+	w->covered = at - 1;
+	for (u32 i = 0; i < r->nr; i++)
+		w->written[w->nr_written++] = r->pieces[i].slot;
+	return true;
+}
+
+/* --- read --- */
+
+static void reap_ssd(struct lc_writeback *w, u32 *reading)
+{
+	struct lc_io *done = lc_queue_wait(w->ssd, LC_FOREVER);
+
+	while (done) {
+		struct lc_io *io = done;
+		struct lc_run *r = io->owner;
+
+		done = io->next;
+		--*reading;
+		if (!io->result)
+			continue;
+		for (u32 i = 0; i < io->len_bytes / LC_BLOCK; i++)
+			r->pieces[((u8 *)io->buf - r->buf) / LC_BLOCK + i].bad = true;
+	}
+}
+
+/* Gather a run's data: copies from buffers now, reads of the SSD into the queue. Returns how many. */
+static u32 read_run(struct lc_writeback *w, struct lc_run *r)
+{
+	u32 nr_ios = 0;
+
+	for (u32 i = 0, nr; i < r->nr; i += nr) {
+		struct lc_piece *p = &r->pieces[i];
+
+		nr = 1;
+		if (p->pin == LC_PIN_BUFFER) {
+			lc_copy(r->buf + (size_t)i * LC_BLOCK, p->data, LC_BLOCK);
+			continue;
+		}
+		while (i + nr < r->nr && p[nr].pin == LC_PIN_SSD && p[nr].slot == p->slot + nr)
+			nr++;
+		r->ios[nr_ios] = (struct lc_io){
+			.op = LC_IO_READ,
+			.buf = r->buf + (size_t)i * LC_BLOCK,
+			.len_bytes = nr * LC_BLOCK,
+			.offset_bytes = lc_slot_offset_bytes(p->slot),
+			.owner = r,
+		};
+		lc_queue_submit(w->ssd, &r->ios[nr_ios++]);
+	}
+	return nr_ios;
+}
+
+/* Whether a block of a failed read is really unreadable, and whether its content is what was written. */
+static bool verify_piece(struct lc_writeback *w, struct lc_piece *p, u8 *block)
+{
+	if (p->bad)
+		p->bad = lc_store_read(w->core->ssd, block, LC_BLOCK, lc_slot_offset_bytes(p->slot));
+	if (!p->bad)
+		p->bad = lc_crc32c(block, LC_BLOCK) != p->crc;
+	return !p->bad;
+}
+
+/* I10: a dirty block that cannot be read is lost, unless it was overwritten meanwhile. */
+static void lose_piece(struct lc_writeback *w, const struct lc_run *r, u32 i)
+{
+	struct lc_core *c = w->core;
+	const struct lc_piece *p = &r->pieces[i];
+	bool lost = false;
+	int err = 0;
+
+	lc_mutex_lock(&c->lock);
+	c->stats.crc_errors++;
+	if (lc_index_slot(&c->ring.index, p->slot)->key & LC_SLOT_DIRTY) {
+		err = lc_bad_add(&c->meta.bad, r->v->id, r->block + i, p->mask);
+		if (!err) {
+			lc_block_drop(&c->ring, p->slot);
+			c->stats.lost_blocks++;
+			lost = true;
+		}
+	}
+	lc_mutex_unlock(&c->lock);
+	if (lost)
+		lc_log(LC_LOG_ERROR,
+		       "%s: block %llu of %s cannot be read back and is lost: it answers with an "
+		       "input/output error until it is overwritten",
+		       c->ssd->name, (unsigned long long)(r->block + i), r->v->backing->name);
+	if (err)
+		w->error = err;
+}
+
+/* --- write --- */
+
+static void backing_failed(struct lc_writeback *w, struct lc_volume *v, int err)
+{
+	struct lc_core *c = w->core;
+	bool first;
+
+	lc_mutex_lock(&c->lock);
+	c->stats.backing_errors++;
+	first = !c->backing_failed_ns;
+	if (first)
+		c->backing_failed_ns = lc_now_ns();
+	c->backing_error = err;
+	lc_mutex_unlock(&c->lock);
+	if (first)
+		lc_log(LC_LOG_ERROR, "%s: write-back fails: %s: trying again every %u ms",
+		       v->backing->name, strerror(-err), c->settings.retry_ms);
+	w->error = err;
+}
+
+static void submit_write(struct lc_writeback *w, struct lc_run *r, u32 from_bytes, u32 to_bytes)
+{
+	struct lc_io *io = &r->ios[r->nr_ios++];
+
+	*io = (struct lc_io){
+		.op = LC_IO_WRITE,
+		.buf = r->buf,
+		.len_bytes = to_bytes - from_bytes,
+		.offset_bytes = r->block * LC_BLOCK + from_bytes,
+		.owner = r,
+	};
+	/* Part of a block: a buffer for I/O is aligned to blocks. */
+	if (from_bytes % LC_BLOCK) {
+		io->buf = r->buf + (size_t)r->nr_ios * LC_BLOCK;
+		memcpy(io->buf, r->buf + from_bytes, to_bytes - from_bytes);
+	} else {
+		io->buf = r->buf + from_bytes;
+	}
+	lc_queue_submit(w->backing[r->v->id], io);
+}
+
+/*
+ * A block of which only some sectors are ours: write those, or, where the store's logical block is larger
+ * than a sector, widen it with what the store has.
+ */
+static int write_part(struct lc_writeback *w, struct lc_run *r)
+{
+	struct lc_store *backing = r->v->backing;
+	u8 mask = r->pieces[0].mask;
+	u8 *old = r->buf + LC_BLOCK;
+
+	if (backing->block_bytes > LC_SECTOR) {
+		int err = lc_store_read(backing, old, LC_BLOCK, r->block * LC_BLOCK);
+
+		if (err)
+			return err;
+		for (u32 i = 0; i < LC_SECTORS_PER_BLOCK; i++)
+			if (!(mask & 1u << i))
+				memcpy(r->buf + i * LC_SECTOR, old + i * LC_SECTOR, LC_SECTOR);
+		submit_write(w, r, 0, LC_BLOCK);
+		return 0;
+	}
+	while (mask) {
+		u32 first = __builtin_ctz(mask);
+		u32 nr = __builtin_ctz(~(u32)(mask >> first));
+
+		mask &= ~(((1u << nr) - 1) << first);
+		submit_write(w, r, first * LC_SECTOR, (first + nr) * LC_SECTOR);
+	}
+	return 0;
+}
+
+static void release_run(struct lc_writeback *w, struct lc_run *r)
+{
+	r->next = w->free_runs;
+	w->free_runs = r;
+}
+
+/* The data of a run is there: let go of the log, and write. */
+static void write_run(struct lc_writeback *w, struct lc_run *r)
+{
+	struct lc_core *c = w->core;
+	u64 samples = lc_samples_in(r->v->size_bytes, r->block, r->nr);
+	u32 from = 0;
+	int err = 0;
+
+	for (u32 i = 0; i < r->nr; i++)
+		if (!verify_piece(w, &r->pieces[i], r->buf + (size_t)i * LC_BLOCK))
+			lose_piece(w, r, i);
+	lc_mutex_lock(&c->lock);
+	for (u32 i = 0; i < r->nr; i++)
+		lc_log_unpin(w->log, r->pieces[i].slot, r->pieces[i].pin);
+	r->v->touched |= samples;
+	c->stats.writeback_blocks += r->nr;
+	lc_log_unlock(w->log);
+
+	if (r->pieces[0].mask != LC_MASK_FULL) {
+		if (!r->pieces[0].bad)
+			err = write_part(w, r);
+	} else {
+		for (u32 i = 0; i <= r->nr; i++)
+			if (i == r->nr || r->pieces[i].bad) {
+				if (i > from)
+					submit_write(w, r, from * LC_BLOCK, i * LC_BLOCK);
+				from = i + 1;
+			}
+	}
+	if (err)
+		backing_failed(w, r->v, err);
+	lc_mutex_lock(&c->lock);
+	c->stats.writeback_ios += r->nr_ios;
+	lc_mutex_unlock(&c->lock);
+	if (!r->nr_ios)
+		release_run(w, r);
+}
+
+/* Wait for at least one write of a volume to complete. */
+static u32 reap_backing(struct lc_writeback *w, struct lc_volume *v)
+{
+	struct lc_io *done = lc_queue_wait(w->backing[v->id], LC_FOREVER);
+	u32 nr = 0;
+
+	while (done) {
+		struct lc_io *io = done;
+		struct lc_run *r = io->owner;
+
+		done = io->next;
+		if (io->result)
+			r->error = io->result;
+		if (--r->nr_ios)
+			continue;
+		if (r->error)
+			backing_failed(w, v, r->error);
+		release_run(w, r);
+		nr++;
+	}
+	return nr;
+}
+
+/* --- a range, a sweep --- */
+
+/* Only now, after the backing flush, the blocks are clean (I3). */
+static void clean_written(struct lc_writeback *w)
+{
+	struct lc_core *c = w->core;
+
+	for (u32 i = 0; i < w->nr_written; i += SLICE) {
+		lc_mutex_lock(&c->lock);
+		for (u32 k = i; k < w->nr_written && k < i + SLICE; k++)
+			lc_block_clean(&c->ring, w->written[k]);
+		lc_mutex_unlock(&c->lock);
+	}
+}
+
+/*
+ * Write the runs of the places from *AT on that belong to one volume, as far as `written` has room; flush that
+ * volume; turn them clean.
+ */
+static void write_range(struct lc_writeback *w, u32 *at)
+{
+	struct lc_volume *v = w->volumes[lc_key_volume(w->places[*at] << 16)];
+	u32 in_flight = 0;
+	bool more = true;
+	int err;
+
+	w->nr_written = 0;
+	while (more || in_flight) {
+		struct lc_run *ready = NULL, **last = &ready;
+		u32 reading = 0;
+
+		while (more && w->free_runs) {
+			struct lc_run *r = w->free_runs;
+			u64 place = *at < w->nr_places ? w->places[*at] : 0;
+
+			more = !w->error && *at < w->nr_places &&
+			       w->volumes[lc_key_volume(place << 16)] == v &&
+			       w->nr_written < w->max;
+			if (!more)
+				break;
+			++*at;
+			if (place <= w->covered || !build_run(w, place, r))
+				continue;
+			w->free_runs = r->next;
+			reading += read_run(w, r);
+			*last = r;
+			r->next = NULL;
+			last = &r->next;
+		}
+		while (reading)
+			reap_ssd(w, &reading);
+		while (ready) {
+			struct lc_run *r = ready;
+
+			ready = r->next;
+			write_run(w, r);
+			in_flight += r->nr_ios > 0;
+		}
+		lc_queue_start(w->backing[v->id]);
+		if (in_flight)
+			in_flight -= reap_backing(w, v);
+	}
+	if (w->error || !w->nr_written)
+		return;
+	err = lc_store_flush(v->backing);
+	if (err) {
+		backing_failed(w, v, err);
+		return;
+	}
+	lc_mutex_lock(&w->core->lock);
+	w->core->stats.backing_flushes++;
+	lc_mutex_unlock(&w->core->lock);
+	clean_written(w);
+}
+
+int lc_sweep(struct lc_writeback *w, u64 upto)
+{
+	w->covered = 0; /* below volume 1, block 0 */
+	w->error = 0;
+	lc_mutex_lock(&w->core->lock);
+	w->core->stats.sweeps++;
+	lc_mutex_unlock(&w->core->lock);
+	do {
+		collect(w, upto);
+		for (u32 at = 0; at < w->nr_places && !w->error;)
+			write_range(w, &at);
+	} while (w->nr_places && !w->error);
+	return w->error;
+}

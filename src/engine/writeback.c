@@ -1,0 +1,317 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * writeback.c - when to sweep, and moving the tail. sweep.c does the sweeping.
+ */
+#include "writeback.h"
+
+#include <assert.h>
+#include <string.h>
+
+#include "fingerprint.h"
+#include "sweep.h"
+
+/* --- the tail (I3) --- */
+
+static struct lc_flusher through_log(struct lc_writeback *w)
+{
+	return (struct lc_flusher){lc_log_flush_device, w->log};
+}
+
+/* Refresh the fingerprint samples that were written to since the last time. */
+static int refresh_fingerprint(struct lc_writeback *w, struct lc_volume *v)
+{
+	struct lc_core *c = w->core;
+	struct lc_volume_entry *entry = &c->meta.volumes[v->id];
+	u32 samples[LC_NR_SAMPLES];
+	void *scratch;
+	u64 which;
+	int err;
+
+	lc_mutex_lock(&c->lock);
+	which = v->touched;
+	memcpy(samples, entry->samples, sizeof samples);
+	lc_mutex_unlock(&c->lock);
+	if (!which)
+		return 0;
+	scratch = lc_scratch_get(c);
+	if (!scratch)
+		return -ENOMEM;
+	err = lc_samples_read(v->backing, v->size_bytes, which, scratch, samples);
+	lc_scratch_put(c, scratch);
+	if (err)
+		return err;
+	lc_mutex_lock(&c->lock);
+	memcpy(entry->samples, samples, sizeof samples);
+	lc_mutex_unlock(&c->lock);
+	err = lc_meta_write(&c->meta, &c->lock, lc_volume_page(v->id), through_log(w));
+	if (err)
+		return err;
+	lc_mutex_lock(&c->lock);
+	v->touched &= ~which;
+	lc_mutex_unlock(&c->lock);
+	return 0;
+}
+
+/* What the superblock's new tail relies on: durable before it. */
+static int write_companions(struct lc_writeback *w)
+{
+	struct lc_core *c = w->core;
+	int err;
+
+	for (u32 id = 1; id <= LC_VOLUMES_MAX; id++) {
+		err = w->volumes[id] ? refresh_fingerprint(w, w->volumes[id]) : 0;
+		if (err)
+			return err;
+	}
+	for (u32 i = 0; i < LC_NR_BAD_PAGES; i++) {
+		bool changed;
+
+		lc_mutex_lock(&c->lock);
+		changed = c->meta.bad.changed[i];
+		lc_mutex_unlock(&c->lock);
+		if (!changed)
+			continue;
+		err = lc_meta_write(&c->meta, &c->lock, LC_PAGE_BAD + i, through_log(w));
+		if (err)
+			return err;
+	}
+	return 0;
+}
+
+static int advance_tail(struct lc_writeback *w)
+{
+	struct lc_core *c = w->core;
+	struct lc_ring *ring = &c->ring;
+	u64 tail;
+	int err;
+
+	lc_mutex_lock(&c->lock);
+	tail = ring->tail_id;
+	while (tail < w->log->durable_id && !lc_ring_segment(ring, tail + 1)->dirty)
+		tail++;
+	if (tail == ring->tail_id) {
+		lc_mutex_unlock(&c->lock);
+		return 0;
+	}
+	/* I7: what superseded blocks in the segments passed is durable before they may go. */
+	err = lc_log_commit(w->log, lc_log_newest_seq(w->log));
+	lc_log_unlock(w->log);
+	if (!err)
+		err = write_companions(w);
+	if (err)
+		return err;
+
+	lc_mutex_lock(&c->lock);
+	c->meta.sb.tail_id = tail;
+	c->meta.sb.tail_seq = lc_ring_segment(ring, tail)->last_seq + 1;
+	c->meta.sb.durable_seq = w->log->durable_seq;
+	lc_mutex_unlock(&c->lock);
+	err = lc_meta_write(&c->meta, &c->lock, LC_PAGE_SUPERBLOCK, through_log(w));
+	if (err)
+		return err;
+
+	lc_mutex_lock(&c->lock);
+	ring->tail_id = tail;
+	lc_log_space(w->log);
+	lc_log_wake(w->log); /* to reclaim */
+	lc_log_unlock(w->log);
+	return 0;
+}
+
+/* --- when --- */
+
+static bool idle(struct lc_writeback *w, u64 now_ns)
+{
+	struct lc_core *c = w->core;
+
+	if (w->seen_ops != c->client_ops || !w->quiet_ns) {
+		w->seen_ops = c->client_ops;
+		w->quiet_ns = now_ns;
+	}
+	return c->settings.idle_ms && now_ns - w->quiet_ns >= c->settings.idle_ms * LC_NS_PER_MS;
+}
+
+/* Up to which segment there is a reason to write back now; the tail itself if there is none. [lock] */
+static u64 target(struct lc_writeback *w)
+{
+	struct lc_core *c = w->core;
+	const struct lc_ring *ring = &c->ring;
+	u64 durable = w->log->durable_id, tail = ring->tail_id;
+	u64 segment_bytes = (u64)ring->segment_blocks * LC_BLOCK;
+	u64 batch = c->settings.batch_bytes / segment_bytes;
+	bool quiet = idle(w, lc_now_ns());
+
+	if (durable <= tail)
+		return tail;
+	if (w->drain_id > tail || (c->settings.writeback && quiet))
+		return durable;
+	if (!w->log->space_waiters &&
+	    (!c->settings.writeback ||
+	     (ring->head_id - tail) * 100 <= (u64)c->settings.dirty_low_percent * ring->nr))
+		return tail;
+	if (!c->settings.batch_bytes)
+		batch = ring->nr / 8;
+	if (!batch)
+		batch = 1;
+	return durable < tail + batch ? durable : tail + batch;
+}
+
+/* One sweep has ended. [lock] */
+static void settle(struct lc_writeback *w, int err)
+{
+	struct lc_core *c = w->core;
+
+	if (err) {
+		w->errors++;
+		w->last_error = err;
+		lc_log_space(w->log); /* writers may have waited long enough */
+	}
+	if (!err && c->backing_failed_ns) {
+		c->backing_failed_ns = 0;
+		lc_log(LC_LOG_INFO, "%s: write-back works again", c->ssd->name);
+	}
+	lc_cond_broadcast(&w->done);
+}
+
+static void writeback_main(void *arg)
+{
+	struct lc_writeback *w = arg;
+	struct lc_core *c = w->core;
+	int err = lc_sweep_open(w);
+
+	lc_mutex_lock(&c->lock);
+	w->start_result = err;
+	w->running = true;
+	lc_cond_broadcast(&w->done);
+	while (!w->stop && !err) {
+		u64 upto = target(w);
+		u64 pause_ns = (c->settings.idle_ms ? c->settings.idle_ms : 1000) * LC_NS_PER_MS;
+
+		if (upto > c->ring.tail_id) {
+			int failed;
+
+			lc_mutex_unlock(&c->lock);
+			failed = lc_sweep(w, upto);
+			if (!failed)
+				failed = advance_tail(w);
+			lc_mutex_lock(&c->lock);
+			settle(w, failed);
+			if (!failed)
+				continue;
+			pause_ns = c->settings.retry_ms * LC_NS_PER_MS;
+		}
+		if (w->stop)
+			break;
+		/* A failed store is not asked again at each progress of the log. */
+		lc_cond_wait(c->backing_failed_ns ? &w->done : &w->log->progress, &c->lock,
+			     lc_now_ns() + pause_ns);
+	}
+	lc_mutex_unlock(&c->lock);
+	lc_sweep_close(w);
+}
+
+int lc_writeback_drain(struct lc_writeback *w)
+{
+	struct lc_core *c = w->core;
+	u64 upto, errors;
+	int err;
+
+	lc_mutex_lock(&c->lock);
+	lc_log_close_segment(w->log);
+	upto = c->ring.head_id;
+	errors = w->errors;
+	err = lc_log_commit(w->log, lc_log_newest_seq(w->log));
+	if (w->drain_id < upto)
+		w->drain_id = upto;
+	lc_cond_broadcast(&w->log->progress);
+	while (!err && c->ring.tail_id < upto) {
+		lc_cond_wait(&w->done, &c->lock, LC_FOREVER);
+		if (w->errors != errors && c->ring.tail_id < upto)
+			err = w->last_error;
+	}
+	if (err)
+		w->drain_id = 0;
+	lc_log_unlock(w->log);
+	return err;
+}
+
+/* --- begin and end --- */
+
+int lc_writeback_init(struct lc_writeback *w, struct lc_core *core, struct lc_log *log,
+		      struct lc_volume **volumes)
+{
+	/* 12 bytes for each of these: 3/4 of a byte per block of the cache. */
+	u32 max = core->ring.nr * core->ring.segment_blocks / 16;
+
+	*w = (struct lc_writeback){
+		.core = core,
+		.log = log,
+		.volumes = volumes,
+		.max = max < LC_RUN_BLOCKS * 2 ? LC_RUN_BLOCKS * 2 : max,
+	};
+	lc_cond_init(&w->done);
+	w->backing = lc_alloc((LC_VOLUMES_MAX + 1) * sizeof *w->backing);
+	w->runs = lc_alloc(LC_NR_RUNS * sizeof *w->runs);
+	w->memory = lc_alloc((size_t)LC_NR_RUNS * LC_RUN_BLOCKS * LC_BLOCK);
+	w->places = lc_alloc(w->max * sizeof *w->places);
+	w->written = lc_alloc(w->max * sizeof *w->written);
+	if (!w->backing || !w->runs || !w->memory || !w->places || !w->written) {
+		lc_writeback_destroy(w);
+		return -ENOMEM;
+	}
+	for (u32 i = 0; i < LC_NR_RUNS; i++) {
+		w->runs[i].buf = w->memory + (size_t)i * LC_RUN_BLOCKS * LC_BLOCK;
+		w->runs[i].next = w->free_runs;
+		w->free_runs = &w->runs[i];
+	}
+	return 0;
+}
+
+void lc_writeback_destroy(struct lc_writeback *w)
+{
+	if (!w->core)
+		return;
+	lc_free(w->backing, (LC_VOLUMES_MAX + 1) * sizeof *w->backing);
+	lc_free(w->runs, LC_NR_RUNS * sizeof *w->runs);
+	lc_free(w->memory, (size_t)LC_NR_RUNS * LC_RUN_BLOCKS * LC_BLOCK);
+	lc_free(w->places, w->max * sizeof *w->places);
+	lc_free(w->written, w->max * sizeof *w->written);
+	lc_cond_destroy(&w->done);
+	*w = (struct lc_writeback){0};
+}
+
+u64 lc_writeback_bytes(const struct lc_writeback *w)
+{
+	return (u64)w->max * (sizeof *w->places + sizeof *w->written) +
+	       LC_NR_RUNS * (sizeof *w->runs + (u64)LC_RUN_BLOCKS * LC_BLOCK);
+}
+
+int lc_writeback_start(struct lc_writeback *w)
+{
+	int err = lc_thread_start(&w->thread, "lc-writeback", writeback_main, w);
+
+	if (err)
+		return err;
+	lc_mutex_lock(&w->core->lock);
+	while (!w->running)
+		lc_cond_wait(&w->done, &w->core->lock, LC_FOREVER);
+	err = w->start_result;
+	lc_mutex_unlock(&w->core->lock);
+	if (err)
+		lc_thread_join(&w->thread);
+	w->started = !err;
+	return err;
+}
+
+void lc_writeback_stop(struct lc_writeback *w)
+{
+	if (!w->started)
+		return;
+	lc_mutex_lock(&w->core->lock);
+	w->stop = true;
+	lc_cond_broadcast(&w->log->progress);
+	lc_cond_broadcast(&w->done);
+	lc_mutex_unlock(&w->core->lock);
+	lc_thread_join(&w->thread);
+	w->started = false;
+}
