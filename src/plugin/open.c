@@ -1,0 +1,239 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* open.c - see open.h. */
+#include "open.h"
+
+#include <inttypes.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "blank.h"
+#include "file.h"
+#include "size.h"
+
+/* What is at cache=, as far as it matters for formatting. */
+enum content {
+	CONTENT_MISSING,
+	CONTENT_LOGCACHE,
+	CONTENT_BLANK,
+	CONTENT_FOREIGN,
+};
+
+struct found {
+	enum content content;
+	char what[256]; /* CONTENT_FOREIGN: what it seems to be */
+};
+
+static int check_different(const struct params *p, struct lc_error *err)
+{
+	/* What cannot be looked at is refused by name when it is opened. */
+	if (lc_file_same_path(p->cache_path, p->backing_path) == 1)
+		return lc_fail(err, -EINVAL,
+			       "cache=%s and backing=%s are the same file or device: "
+			       "the log needs a device of its own",
+			       p->cache_path, p->backing_path);
+	return 0;
+}
+
+/*
+ * Open the cache device, or find out that it is missing and may be created: then *SSD stays NULL.
+ */
+static int open_ssd(const struct params *p, struct lc_store **ssd, struct lc_error *err)
+{
+	char have[SIZE_TEXT_BYTES], want[SIZE_TEXT_BYTES];
+	struct stat st;
+	int rc;
+
+	*ssd = NULL;
+	if (stat(p->cache_path, &st) == -1 && errno == ENOENT) {
+		if (!p->cache_size_bytes)
+			return lc_fail(err, -ENOENT,
+				       "cache=%s does not exist: correct the path, or give "
+				       "cache-size=SIZE to create the file",
+				       p->cache_path);
+		if (p->format == PARAMS_FORMAT_NO)
+			return lc_fail(err, -ENOENT,
+				       "cache=%s does not exist, and format=no forbids to make a "
+				       "new cache: correct the path, or leave out format=no",
+				       p->cache_path);
+		return 0;
+	}
+	rc = lc_file_open(p->cache_path, LC_FILE_CACHE, ssd, err);
+	if (rc < 0)
+		return rc;
+	if (p->cache_size_bytes && p->cache_size_bytes != (*ssd)->size_bytes) {
+		rc = lc_fail(err, -EINVAL,
+			     "cache=%s exists with a size of %s (%" PRIu64 " bytes), not "
+			     "cache-size=%s: leave out cache-size=, or remove the file once it "
+			     "holds nothing of value",
+			     p->cache_path, size_text(have, (*ssd)->size_bytes), (*ssd)->size_bytes,
+			     size_text(want, p->cache_size_bytes));
+		lc_store_close(*ssd);
+		*ssd = NULL;
+	}
+	return rc;
+}
+
+static int look_at(struct lc_store *ssd, struct found *f, struct lc_error *err)
+{
+	int rc;
+
+	f->what[0] = '\0';
+	if (!ssd) {
+		f->content = CONTENT_MISSING;
+		return 0;
+	}
+	rc = lc_cache_probe(ssd, err);
+	if (rc < 0)
+		return rc;
+	if (rc == 1) {
+		f->content = CONTENT_LOGCACHE;
+		return 0;
+	}
+	rc = lc_blank_check(ssd, f->what, sizeof f->what, err);
+	if (rc < 0)
+		return rc;
+	f->content = rc == 1 ? CONTENT_BLANK : CONTENT_FOREIGN;
+	return 0;
+}
+
+/* The table in open.h. Returns 1 to format, 0 to open what is there. */
+static int decide(const struct params *p, const struct lc_store *ssd, const struct found *f,
+		  struct lc_error *err)
+{
+	u64 min = lc_cache_min_bytes(p->format_options.segment_bytes);
+	char have[SIZE_TEXT_BYTES], least[SIZE_TEXT_BYTES];
+
+	if (f->content == CONTENT_LOGCACHE && p->format != PARAMS_FORMAT_FORCE)
+		return 0;
+	if (f->content == CONTENT_FOREIGN && p->format != PARAMS_FORMAT_FORCE)
+		return lc_fail(err, -EEXIST,
+			       "cache=%s is not a logcache and not blank: it holds %s; correct the "
+			       "path, or give format=force to destroy what is there",
+			       p->cache_path, f->what);
+	if (p->format == PARAMS_FORMAT_NO)
+		return lc_fail(err, -EMEDIUMTYPE,
+			       "cache=%s is blank, and format=no forbids to make a new cache: "
+			       "correct the path, or leave out format=no",
+			       p->cache_path);
+	/* A new file has a size that params_complete() has approved. */
+	if (ssd && ssd->size_bytes < min)
+		return lc_fail(err, -ENOSPC,
+			       "cache=%s is too small: it has %s, the least is %s with "
+			       "segment-size=%" PRIu32 "; give a larger one%s",
+			       p->cache_path, size_text(have, ssd->size_bytes),
+			       size_text(least, min), p->format_options.segment_bytes,
+			       p->format_options.segment_bytes > LC_SEGMENT_MIN_BYTES ?
+				       ", or a smaller segment-size=" :
+				       "");
+	return 1;
+}
+
+static void warn_of_loss(const struct params *p, const struct found *f)
+{
+	if (f->content == CONTENT_LOGCACHE)
+		lc_log(LC_LOG_WARNING,
+		       "format=force: the logcache on %s is destroyed, with whatever it had not "
+		       "written back; leave out format=force from now on",
+		       p->cache_path);
+	if (f->content == CONTENT_FOREIGN)
+		lc_log(LC_LOG_WARNING,
+		       "format=force: what %s held (%s) is destroyed; leave out format=force from "
+		       "now on",
+		       p->cache_path, f->what);
+}
+
+static int open_backing(const struct params *p, struct lc_store **backing, struct lc_error *err)
+{
+	int rc = lc_file_open(p->backing_path, 0, backing, err);
+
+	if (rc < 0)
+		return rc;
+	/* Not refused: what a backing store holds is its clients' affair. But rather a mistake. */
+	rc = lc_cache_probe(*backing, err);
+	if (rc == 1)
+		lc_log(LC_LOG_WARNING,
+		       "backing=%s holds a logcache itself: are cache= and backing= swapped?",
+		       p->backing_path);
+	if (rc < 0) {
+		lc_store_close(*backing);
+		*backing = NULL;
+	}
+	return rc < 0 ? rc : 0;
+}
+
+static int create(struct served *s, const struct params *p, struct lc_error *err)
+{
+	int rc = lc_file_create(p->cache_path, p->cache_size_bytes, err);
+
+	if (rc < 0)
+		return rc;
+	rc = lc_file_open(p->cache_path, LC_FILE_CACHE, &s->ssd, err);
+	if (rc < 0)
+		unlink(p->cache_path); /* best effort: the reason for failing is another one */
+	return rc;
+}
+
+int served_open(struct served *s, const struct params *p, struct lc_error *err)
+{
+	struct lc_volume_spec spec = {.name = ""};
+	bool created = false;
+	struct found found;
+	int rc;
+
+	memset(s, 0, sizeof *s);
+	rc = check_different(p, err);
+	if (rc < 0)
+		return rc;
+	rc = open_backing(p, &s->backing, err);
+	if (rc < 0)
+		goto fail;
+	rc = open_ssd(p, &s->ssd, err);
+	if (rc < 0)
+		goto fail;
+	rc = look_at(s->ssd, &found, err);
+	if (rc < 0)
+		goto fail;
+	rc = decide(p, s->ssd, &found, err);
+	if (rc < 0)
+		goto fail;
+
+	if (rc == 1) {
+		warn_of_loss(p, &found);
+		if (found.content == CONTENT_MISSING) {
+			rc = create(s, p, err);
+			if (rc < 0)
+				goto fail;
+			created = true;
+		}
+		rc = lc_cache_format(s->ssd, &p->format_options, err);
+		if (rc < 0)
+			goto fail;
+	}
+	spec.backing = s->backing;
+	rc = lc_cache_open(s->ssd, &spec, 1, &p->settings, &s->cache, err);
+	if (rc < 0)
+		goto fail;
+	s->volume = lc_cache_volume(s->cache, 0);
+	return 0;
+
+fail:
+	(void)served_close(s); /* there is no cache in it that could fail to close */
+	if (created)
+		unlink(p->cache_path); /* best effort, as above */
+	return rc;
+}
+
+int served_close(struct served *s)
+{
+	int rc = 0;
+
+	if (s->cache)
+		rc = lc_cache_close(s->cache);
+	if (s->ssd)
+		lc_store_close(s->ssd);
+	if (s->backing)
+		lc_store_close(s->backing);
+	memset(s, 0, sizeof *s);
+	return rc;
+}

@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * open.h - from parameters to an open cache: the stores, the decision to format, recovery.
+ *
+ * This is where a start is refused, and a refused start writes nothing anywhere (I12). So the order
+ * is: everything that can be found out by looking at the parameters, at the backing store and at the
+ * cache; then the first write (a new cache file, a format, or the new epoch of an existing cache,
+ * which lc_cache_open() likewise writes last). A cache file that was created by a start that fails
+ * after all is removed again.
+ *
+ *	what is at cache=		format=auto		no		force
+ *	nothing, with cache-size=	create, format		refuse		create, format
+ *	nothing				refuse			refuse		refuse
+ *	a logcache			open			open		format, warn
+ *	zeros only			format			refuse		format
+ *	anything else			refuse			refuse		format, warn
+ *
+ * Runs in nbdkit's get_ready and cleanup: one thread, and no client.
+ */
+#ifndef LC_PLUGIN_OPEN_H
+#define LC_PLUGIN_OPEN_H
+
+#include "logcache/logcache.h"
+#include "params.h"
+
+/* What is being served. All NULL while nothing is. */
+struct served {
+	struct lc_store *ssd;
+	struct lc_store *backing;
+	struct lc_cache *cache;
+	struct lc_volume *volume;
+};
+
+/*
+ * Open and lock both stores, format the cache if that is called for, recover it. No thread of the
+ * engine runs afterwards: lc_cache_start() comes after the fork. Returns 0, or -errno with S empty
+ * and everything released.
+ */
+int served_open(struct served *s, const struct params *p, struct lc_error *err);
+
+/*
+ * Close the cache (lc_cache_close) and the stores, and leave S empty. Does nothing to an empty one.
+ * Returns what lc_cache_close() returned.
+ */
+int served_close(struct served *s);
+
+#endif

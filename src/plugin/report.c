@@ -1,0 +1,140 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* report.c - see report.h. */
+#include "report.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "size.h"
+
+#define LINE_BYTES 800u
+
+static double percent(u64 part, u64 whole)
+{
+	return whole ? 100.0 * part / whole : 0;
+}
+
+void report_opened(struct lc_cache *c, const char *cache_path, const char *backing_path, u64 volume_bytes)
+{
+	char volume[SIZE_TEXT_BYTES], capacity[SIZE_TEXT_BYTES], memory[SIZE_TEXT_BYTES];
+	struct lc_stats s;
+
+	lc_cache_stats(c, &s);
+	lc_log(LC_LOG_INFO,
+	       "serving %s (%s) through cache %s: %s in %" PRIu64 " segments, %.1f%% dirty, "
+	       "%.1f%% filled; head %" PRIu64 ", tail %" PRIu64 ", epoch %" PRIu64
+	       "; %s of RAM, %.1f bytes per cached block",
+	       backing_path, size_text(volume, volume_bytes), cache_path,
+	       size_text(capacity, s.capacity_blocks * LC_BLOCK), s.nr_segments,
+	       percent(s.dirty_segments, s.nr_segments),
+	       percent(s.cached_blocks, s.capacity_blocks), s.head_id, s.tail_id, s.epoch,
+	       size_text(memory, s.memory_bytes), lc_memory_per_block(0));
+}
+
+/* Fields are separated by "; " and begin with what they are about, so that a script can cut them. */
+static void log_line(const struct lc_stats *s)
+{
+	char read[SIZE_TEXT_BYTES], written[SIZE_TEXT_BYTES], logged[SIZE_TEXT_BYTES];
+	u64 found = s->read_hit_blocks + s->read_buffer_blocks + s->read_partial_blocks;
+	u64 over = s->write_hit_blocks + s->write_buffer_blocks + s->write_partial_blocks;
+	char line[LINE_BYTES];
+	int n;
+
+	n = snprintf(line, sizeof line,
+		     "statistics: "
+		     "client reads %" PRIu64 " (%s, %.1f%% of the blocks cached); "
+		     "client writes %" PRIu64 " (%s, %.1f%% of the blocks cached); "
+		     "flushes %" PRIu64 "; "
+		     "log %s in %" PRIu64 " records, %" PRIu64 " segments, %" PRIu64 " commits; "
+		     "write-back %" PRIu64 " sweeps, %" PRIu64 " blocks in %" PRIu64 " writes, "
+		     "%" PRIu64 " blocks superseded; "
+		     "dirty %.1f%% (%" PRIu64 " blocks); "
+		     "filled %.1f%%",
+		     s->reads, size_text(read, s->read_bytes),
+		     percent(found, found + s->read_miss_blocks), s->writes,
+		     size_text(written, s->write_bytes), percent(over, over + s->write_miss_blocks),
+		     s->flushes, size_text(logged, s->log_bytes), s->records, s->segments,
+		     s->commits, s->sweeps, s->writeback_blocks, s->writeback_ios,
+		     s->superseded_blocks, percent(s->dirty_segments, s->nr_segments),
+		     s->dirty_blocks, percent(s->cached_blocks, s->capacity_blocks));
+	if (s->ssd_errors || s->backing_errors || s->crc_errors || s->lost_blocks)
+		snprintf(line + n, sizeof line - n,
+			 "; errors: cache %" PRIu64 ", backing store %" PRIu64
+			 ", checksums %" PRIu64 ", blocks lost %" PRIu64,
+			 s->ssd_errors, s->backing_errors, s->crc_errors, s->lost_blocks);
+	lc_log(LC_LOG_INFO, "%s", line);
+}
+
+static void log_if_changed(struct report *r)
+{
+	struct lc_stats now;
+
+	/* All of it is u64 counters: no padding that could differ. */
+	memset(&now, 0, sizeof now);
+	lc_cache_stats(r->cache, &now);
+	if (memcmp(&now, &r->last, sizeof now) == 0)
+		return;
+	r->last = now;
+	log_line(&now);
+}
+
+static void report_thread(void *arg)
+{
+	struct report *r = arg;
+
+	lc_mutex_lock(&r->lock);
+	while (!r->stop) {
+		u64 next_ns = lc_now_ns() + r->interval_s * LC_NS_PER_S;
+
+		while (!r->stop && lc_now_ns() < next_ns)
+			(void)lc_cond_wait(&r->wake, &r->lock, next_ns); /* the loop looks itself */
+		if (r->stop)
+			break;
+		lc_mutex_unlock(&r->lock);
+		log_if_changed(r);
+		lc_mutex_lock(&r->lock);
+	}
+	lc_mutex_unlock(&r->lock);
+}
+
+int report_start(struct report *r, struct lc_cache *c, u32 interval_s)
+{
+	int rc;
+
+	memset(r, 0, sizeof *r);
+	if (!interval_s)
+		return 0;
+	r->cache = c;
+	r->interval_s = interval_s;
+	lc_mutex_init(&r->lock);
+	lc_cond_init(&r->wake);
+	lc_cache_stats(c, &r->last);
+	rc = lc_thread_start(&r->thread, "lc-report", report_thread, r);
+	if (rc < 0) {
+		lc_cond_destroy(&r->wake);
+		lc_mutex_destroy(&r->lock);
+		return rc;
+	}
+	r->running = true;
+	return 0;
+}
+
+void report_stop(struct report *r)
+{
+	struct lc_stats now;
+
+	if (!r->running)
+		return;
+	lc_mutex_lock(&r->lock);
+	r->stop = true;
+	lc_cond_signal(&r->wake);
+	lc_mutex_unlock(&r->lock);
+	lc_thread_join(&r->thread);
+	lc_cond_destroy(&r->wake);
+	lc_mutex_destroy(&r->lock);
+	r->running = false;
+
+	lc_cache_stats(r->cache, &now);
+	log_line(&now);
+}
