@@ -1,0 +1,92 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * history.h - one history: a cache of random shape, its lives, its clients, its crashes.
+ *
+ * Everything is drawn from the seed:
+ *
+ *	format -> life -> crash -> life -> crash -> ... -> last life -> drain -> close -> compare
+ *
+ * A life is: open (recover), start, verify the whole content, work (clients), maybe drain, close. A crash is
+ * planned for a stage of it and a number of steps after the stage began.
+ *
+ * history.c draws the shape and leads through the lives; client.c is what clients do in them.
+ */
+#ifndef LOGCACHE_SIM_HISTORY_H
+#define LOGCACHE_SIM_HISTORY_H
+
+#include "logcache/logcache.h"
+#include "oracle.h"
+#include "store_sim.h"
+
+#define CLIENTS_MAX 6u
+#define SIM_IO_MAX (256u << 10) /* the largest request of a client */
+#define SIM_SSD_MAX_BYTES (4u << 20)
+#define SIM_VOLUME_MAX_BLOCKS 400u
+
+enum stage { STAGE_OPEN, STAGE_VERIFY, STAGE_WORK, STAGE_DRAIN, STAGE_CLOSE, STAGE_NONE };
+
+struct workload {
+	/* shares of 100 */
+	u32 write, read, flush, think, bytes;
+	u32 fua_percent; /* of the writes */
+	u32 hot_percent; /* of the operations: in a few blocks */
+	u32 hot_block, hot_blocks;
+	u32 big_percent;
+	u32 think_max_ns;
+	bool sequential;
+	bool drains; /* a client may call lc_cache_drain now and then */
+};
+
+struct client {
+	struct history *history;
+	u32 number;
+	struct workload load;
+	u32 nr_ops;
+	u32 cursor; /* of a sequential client, in sectors */
+	u8 *memory; /* SIM_IO_MAX and some: for requests at any alignment */
+};
+
+struct history {
+	u64 seed;
+	bool faults;
+	unsigned nr_volumes;
+	struct store_sim ssd, backing[ORACLE_VOLUMES_MAX];
+	u32 nr_sectors[ORACLE_VOLUMES_MAX]; /* that the sector oracle judges */
+	struct client clients[CLIENTS_MAX];
+	u32 segment_bytes;
+
+	/* the present life */
+	struct lc_cache *cache;
+	enum stage stage, crash_stage;
+	u32 crash_steps;
+	bool last, verify_first, never_start, drain, power_cut_after;
+	bool closed, drained;	/* how it ended */
+	bool lost;		/* a read of everything failed somewhere: some block is lost */
+	int open_error;
+	u32 nr_clients, ops_per_client;
+	struct workload load;
+	struct lc_settings settings;
+	struct lc_stats before; /* the statistics at the last clean close */
+	bool before_valid;
+	bool damaged; /* rot or unreadable places: refusing to open is fine */
+
+	u64 nr_ops, nr_crashes, nr_refused;
+};
+
+/* Run the history of SEED. Returns if it went well, else sim_fail() ends the process. */
+void history_run(struct history *h, u64 seed);
+/* Once per process. */
+void history_create(struct history *h, unsigned nr_volumes, bool faults);
+
+/* --- client.c --- */
+
+void workload_draw(struct workload *w, u32 nr_blocks);
+void clients_create(struct history *h);
+/* Run nr_clients clients, and return when all have finished. */
+void clients_run(struct history *h);
+/* Read everything and judge it; for the first time in a life, or again. */
+void verify_all(struct history *h);
+/* An acknowledgement of lc_flush, lc_cache_drain or lc_cache_close that was called at TICK. */
+void durable_at(u32 tick);
+
+#endif

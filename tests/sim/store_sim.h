@@ -1,0 +1,125 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * store_sim.h - simulated disks that lose power.
+ *
+ * A disk has two images. `now` is what a reader sees; `media` is what is certain to survive. Between
+ * them stands the list of writes that no flush has covered:
+ *
+ *	submitted --(pieces reach `now` at random moments)--> completed --(flush)--> in `media`
+ *
+ * A flush covers the writes that had completed when it was submitted, no others. At a power cut each
+ * other write of the list, completed or in flight, may survive: whole, not at all, its beginning, or any subset
+ * of its sectors; overlapping ones in any order. What survives is from then on certain.
+ *
+ * A kill (the process dies, the machine does not) is gentler: a write in flight lands or it does
+ * not, everything completed stays readable, but it still needs a flush to be certain.
+ *
+ * I/O takes random virtual time, takes effect in pieces, and completes in random order, so that a reader
+ * at the same moment sees torn data, and a buffer that is changed too early reaches the disk changed.
+ * The contract of store.h is asserted; overlapping writes in flight fail the history, unless they
+ * write the same.
+ *
+ * store_sim.c holds the I/O paths, store_image.c the images, power cuts and faults.
+ */
+#ifndef LOGCACHE_SIM_STORE_H
+#define LOGCACHE_SIM_STORE_H
+
+#include "logcache/store.h"
+#include "rt_sim.h"
+
+#define SIM_PIECES_MAX 4u
+#define SIM_BAD_RANGES_MAX 16u
+
+/* A write that no flush has covered. */
+struct sim_write {
+	u64 offset_bytes;
+	u32 len_bytes;
+	u32 number;	   /* order of submission */
+	u32 done;	   /* order of completion; 0: in flight */
+	bool doubtful;	   /* failed, or a flush that should have covered it did: no flush will */
+	u8 *data;	   /* as it reached the disk */
+};
+
+/* An I/O from submission to completion. */
+struct sim_io {
+	struct sim_event event;
+	struct store_sim *store;
+	struct sim_queue *queue; /* NULL: synchronous, and FIBER waits */
+	struct fiber *fiber;
+	struct lc_io *io;
+	enum lc_io_op op;
+	u8 *buf;
+	u32 len_bytes;
+	u64 offset_bytes;
+	struct sim_write *write;
+	u32 covers;	/* a flush: completions up to this one */
+	int result;
+	bool done, launched;
+	u32 cut[SIM_PIECES_MAX + 1]; /* where its pieces begin, in bytes */
+	u64 piece_ns[SIM_PIECES_MAX + 1];
+	u8 order[SIM_PIECES_MAX];
+	u32 nr_pieces, pieces_done;
+	struct sim_io *next;	   /* in the store's list of everything submitted */
+	struct sim_io *queue_next; /* in its queue's list */
+};
+
+struct sim_faults {
+	u32 read_ppm, write_ppm, flush_ppm; /* chance of each I/O to fail with EIO */
+	int64_t nth[3]; /* by enum lc_io_op: count down, and fail that one; 0: off */
+};
+
+struct store_sim {
+	struct lc_store store;
+	u8 *now, *media;
+	u64 image_bytes;      /* capacity of the images */
+	u32 *media_number;    /* per sector: which write is on the media */
+	u8 *touched;	      /* per block: differs from zeros, maybe */
+	u32 min_ns, max_ns;   /* how long an I/O takes */
+	u32 last_number, last_done;
+	struct sim_write **writes;
+	u32 nr_writes, writes_capacity;
+	struct sim_io *submitted;
+	struct sim_queue *queues;
+	struct sim_faults faults;
+	struct {
+		u64 offset_bytes, len_bytes;
+	} bad[SIM_BAD_RANGES_MAX]; /* unreadable places, until written */
+	u32 nr_bad;
+	u64 nr_reads, nr_written, nr_flushes, nr_faults;
+};
+
+enum sim_crash { SIM_KILL, SIM_POWER_CUT };
+
+/* Images for stores of up to MAX_BYTES; once per process. */
+void store_sim_create(struct store_sim *s, u64 max_bytes);
+/* A new disk full of zeros, with a random speed around that of an SSD or a hard disk. */
+void store_sim_reset(struct store_sim *s, const char *name, u64 size_bytes, u32 block_bytes,
+		     bool slow);
+/* Put bytes on the disk at once and for certain (initial content). */
+void store_sim_preset(struct store_sim *s, const void *buf, u32 len_bytes, u64 offset_bytes);
+/* The end of a life: what was in flight lands or does not, and no queue is left. */
+void store_sim_crash(struct store_sim *s, enum sim_crash kind);
+/* After a clean close: nothing may be in flight. */
+void store_sim_assert_idle(struct store_sim *s);
+/* What would be there after the worst power cut: all that is certain, nothing else. */
+const u8 *store_sim_media(const struct store_sim *s);
+
+/* Faults; by default there are none. */
+void store_sim_rot(struct store_sim *s, u64 offset_bytes, u32 len_bytes);
+void store_sim_bad_range(struct store_sim *s, u64 offset_bytes, u64 len_bytes);
+
+/* --- between store_sim.c and store_image.c --- */
+
+void store_sim_drop_queues(struct store_sim *s);
+/* Zeros everywhere. */
+void image_reset(struct store_sim *s);
+/* Will this I/O fail? 0 or -errno. */
+int image_draw_fault(const struct sim_io *io);
+struct sim_write *image_write_begin(struct store_sim *s, u32 len_bytes, u64 offset_bytes);
+/* Bytes FROM .. TO of the I/O take effect. */
+void image_apply(struct sim_io *io, u32 from, u32 to);
+/* The I/O has come to its end: what does that make certain, or doubtful? */
+void image_complete(struct sim_io *io);
+void image_check_overlap(const struct sim_io *io);
+
+#endif
