@@ -356,11 +356,12 @@ static int begin_epoch(struct lc_cache *c, struct lc_error *err)
 	u64 cut_seq = c->recovery.cut_seq;
 	int ret;
 
-	sb->epoch = c->recovery.max_epoch + 1;
-	sb->first = cut_seq + 1;
+	sb->epoch = c->recovery.max_epoch + !LC_MUTANT(same_epoch);
+	if (!LC_MUTANT(old_first))
+		sb->first = cut_seq + 1;
 	sb->durable_seq = cut_seq; /* the device was flushed before it was read */
 	sb->clean = false;
-	ret = write_page(c, LC_PAGE_SUPERBLOCK); /* I1: before any other write */
+	ret = LC_MUTANT(epoch_not_durable) ? 0 : write_page(c, LC_PAGE_SUPERBLOCK); /* I1: before any other write */
 	for (u32 id = 1; id <= LC_VOLUMES_MAX && !ret; id++)
 		if (c->changed[id]) {
 			ret = write_page(c, lc_volume_page(id));
@@ -419,7 +420,7 @@ int lc_cache_open(struct lc_store *ssd, const struct lc_volume_spec *specs, unsi
 		goto fail;
 	}
 	/* What we are about to read is to be durable: a killed server may have left it in a cache. */
-	ret = lc_store_flush(ssd);
+	ret = LC_MUTANT(open_without_flush) ? 0 : lc_store_flush(ssd);
 	if (ret) {
 		lc_fail(err, ret, "%s: flush fails: %s", ssd->name, strerror(-ret));
 		goto fail;

@@ -21,6 +21,7 @@
 #define LC_FORMAT_H
 
 #include "logcache/logcache.h"
+#include "mutant.h"
 
 #define LC_FORMAT_VERSION 1u
 

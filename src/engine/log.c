@@ -158,7 +158,7 @@ static int take_buffer(struct lc_log *l)
 			return i;
 		seg = lc_ring_segment(ring, b->segment_id);
 		assert(seg->id == b->segment_id && seg->buffer == (int)i);
-		if (seg->state == LC_SEGMENT_CLOSED && seg->last_seq <= l->durable_seq &&
+		if (seg->state == LC_SEGMENT_CLOSED && (seg->last_seq <= l->durable_seq || LC_MUTANT(free_unflushed_buffer)) &&
 		    !b->readers && (best < 0 || b->segment_id < l->buffers[best].segment_id))
 			best = i;
 	}
@@ -325,7 +325,7 @@ bool lc_log_reuse(struct lc_log *l, u32 slot, struct lc_chunk *chunk)
 	if (slot <= first + r->start || slot >= first + r->end)
 		return false;
 	copying = &buffer_of(l, lc_ring_segment_of(ring, slot))->copying[slot - first];
-	if (*copying)
+	if (*copying && !LC_MUTANT(overwrite_with_reader))
 		return false;
 	*copying = LC_COPYING_WRITER;
 	r->writers++;
@@ -408,7 +408,7 @@ enum lc_pin lc_log_pin(struct lc_log *l, u32 slot, const u8 **data)
 		return LC_PIN_SSD;
 	}
 	copying = &b->copying[lc_ring_position(ring, slot)];
-	if (*copying & LC_COPYING_WRITER)
+	if (*copying & LC_COPYING_WRITER && !LC_MUTANT(read_while_overwritten))
 		return LC_PIN_BUSY; /* I6 */
 	++*copying;
 	b->readers++;
@@ -455,10 +455,12 @@ int lc_log_commit(struct lc_log *l, u64 seq)
 	struct lc_commit commit = {.seq = seq};
 
 	assert(seq < l->next_seq);
-	if (seq <= l->durable_seq)
+	if (seq <= l->durable_seq || LC_MUTANT(no_flush))
 		return 0; /* I2: costs no I/O */
 	if (l->failed)
 		return -EIO;
+	if (LC_MUTANT(flush_without_open) && l->open && lc_log_newest_seq(l) <= seq)
+		return 0;
 	if (l->open && lc_log_newest_seq(l) <= seq)
 		lc_log_seal(l);
 	return wait_commit(l, &commit);

@@ -64,7 +64,7 @@ static void reissue(struct lc_log *l)
 	int err;
 
 	assert(!l->in_flight && !l->flushing);
-	sb->epoch++;
+	sb->epoch += !LC_MUTANT(reissue_same_epoch);
 	sb->first = l->durable_seq + 1;
 	sb->durable_seq = l->durable_seq;
 	l->epoch = sb->epoch;
@@ -83,6 +83,12 @@ static void reissue(struct lc_log *l)
 	for (u64 seq = l->durable_seq + 1; seq <= l->sent_seq; seq++) {
 		assert(lc_log_record(l, seq)->state == LC_RECORD_WRITTEN);
 		lc_log_record(l, seq)->state = LC_RECORD_SEALED;
+	}
+	if (LC_MUTANT(no_reissue)) {
+		l->written_seq = l->sent_seq;
+		for (u64 seq = l->durable_seq + 1; seq <= l->sent_seq; seq++)
+			lc_log_record(l, seq)->state = LC_RECORD_WRITTEN;
+		return;
 	}
 	l->sent_seq = l->written_seq = l->durable_seq;
 }
@@ -192,7 +198,7 @@ static bool send_records(struct lc_log *l)
 	while (!l->broken && l->in_flight < QUEUE_DEPTH && l->sent_seq + 1 < l->next_seq) {
 		struct lc_record *r = lc_log_record(l, l->sent_seq + 1);
 
-		if (r->state != LC_RECORD_SEALED || r->writers)
+		if (r->state != LC_RECORD_SEALED || (r->writers && !LC_MUTANT(seal_with_writers)))
 			break;
 		send_record(l, r);
 		any = true;
@@ -237,8 +243,12 @@ static bool start_flush(struct lc_log *l)
 		return false;
 	l->flushing = true;
 	l->flushes_started++;
-	l->flush_covers_seq = l->written_seq; /* I2: completed before this flush is submitted */
+	l->flush_covers_seq = LC_MUTANT(flush_covers_sent) ? l->sent_seq : l->written_seq; /* I2: completed before this flush is submitted */
 	l->flush_io = (struct lc_io){.op = LC_IO_FLUSH};
+	if (LC_MUTANT(ack_before_flush)) {
+		lc_log_set_durable(l, l->flush_covers_seq);
+		finish_commits(l, 0);
+	}
 	lc_mutex_unlock(&l->core->lock);
 	lc_queue_submit(l->queue, &l->flush_io);
 	lc_queue_start(l->queue);
@@ -304,7 +314,8 @@ static bool reclaim(struct lc_log *l)
 			}
 		return true;
 	}
-	if (seg->readers || (seg->buffer >= 0 && l->buffers[seg->buffer].readers)) {
+	if (!LC_MUTANT(reuse_with_reader) &&
+	    (seg->readers || (seg->buffer >= 0 && l->buffers[seg->buffer].readers))) {
 		l->reclaim_waits = true;
 		return false;
 	}

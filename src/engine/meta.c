@@ -142,6 +142,8 @@ static int load_page(struct lc_meta *m, u32 page, const u8 *zone, struct lc_erro
 			       m->ssd->name, page);
 
 	newest = ok[1] && (!ok[0] || info[1].generation > info[0].generation);
+	if (LC_MUTANT(oldest_superblock) && ok[0] && ok[1])
+		newest = !newest;
 	m->generation[page] = info[newest].generation;
 	m->next[page] = !newest;
 	if (page == LC_PAGE_SUPERBLOCK)
@@ -230,7 +232,9 @@ int lc_meta_write(struct lc_meta *m, struct lc_mutex *lock, u32 page, struct lc_
 	for (u32 i = 0; i < 2 && !err; i++) {
 		err = lc_store_write(m->ssd, m->page, LC_BLOCK,
 				     copy_offset_bytes(page, m->next[page]));
-		if (!err)
+		if (LC_MUTANT(one_superblock_copy) && i)
+			break;
+		if (!err && !LC_MUTANT(superblock_without_flush))
 			err = flusher.flush(flusher.arg);
 		if (!err)
 			m->next[page] = !m->next[page]; /* this copy is good now: spare it */

@@ -71,8 +71,9 @@ static struct lc_slot *slots_of(const struct recovery *r, u32 place)
  */
 static bool summary_fits(const struct place *p)
 {
-	return p->id && p->summary_id == p->id && p->summary_first_seq == p->seq &&
-	       p->summary_epoch >= p->epoch;
+	return p->id && p->summary_id == p->id &&
+	       (LC_MUTANT(any_summary) ||
+		(p->summary_first_seq == p->seq && p->summary_epoch >= p->epoch));
 }
 
 static void scan_header(struct recovery *r, u32 place, const u8 *block)
@@ -253,7 +254,7 @@ static bool is_void(const struct recovery *r, u64 epoch, u64 seq)
 		else
 			low = mid + 1;
 	}
-	return low < r->nr_births && r->births[low].first <= seq;
+	return low < r->nr_births && r->births[low].first <= seq && !LC_MUTANT(no_void);
 }
 
 /* --- chains of headers --- */
@@ -287,7 +288,8 @@ static bool belongs(const struct recovery *r, const struct lc_record_info *info,
 		    const struct cursor *at)
 {
 	return our_uuid(r, info->uuid) && info->segment_id == id && info->position == position &&
-	       info->seq == at->seq && info->epoch >= at->epoch &&
+	       (info->seq == at->seq || LC_MUTANT(no_seq_check)) &&
+	       (info->epoch >= at->epoch || LC_MUTANT(no_epoch_check)) &&
 	       !is_void(r, info->epoch, info->seq) &&
 	       position + 1 + info->nr_entries <= r->core->ring.segment_blocks;
 }
@@ -323,7 +325,7 @@ static int walk(struct recovery *r, u64 id, struct cursor *at, u64 stop_seq, boo
 		if (!lc_record_decode(r->segment, &info, r->entries) ||
 		    !belongs(r, &info, id, position, at))
 			return 0;
-		if (verify && at->seq > r->known_durable) {
+		if (verify && at->seq > r->known_durable && !LC_MUTANT(no_data_crc_at_cut)) {
 			ret = intact(r, id, position, r->entries, info.nr_entries);
 			if (ret <= 0)
 				return ret;
@@ -340,7 +342,8 @@ static int walk(struct recovery *r, u64 id, struct cursor *at, u64 stop_seq, boo
 
 static bool summary_counts(const struct recovery *r, const struct place *p)
 {
-	return p->summary_id && summary_fits(p) && p->summary_last_seq <= r->known_durable &&
+	return p->summary_id && summary_fits(p) &&
+	       (p->summary_last_seq <= r->known_durable || LC_MUTANT(trust_summary)) &&
 	       !is_void(r, p->summary_epoch, p->summary_last_seq);
 }
 
@@ -404,7 +407,8 @@ static int chain_dirty(struct recovery *r)
 
 		if (p->unreadable)
 			return unreadable(r, id, lc_ring_first_slot(ring, id), -EIO);
-		if (p->id != id || p->seq != at.seq || p->epoch < at.epoch ||
+		if (p->id != id || (p->seq != at.seq && !LC_MUTANT(no_seq_check)) ||
+		    (p->epoch < at.epoch && !LC_MUTANT(no_epoch_check)) ||
 		    is_void(r, p->epoch, p->seq))
 			break;
 		ret = follow(r, id, &at, 0, true);
@@ -465,7 +469,7 @@ static int load_clean(struct recovery *r, u64 id, u64 end_seq)
 	r->err = NULL; /* a clean segment that cannot be read is merely cold */
 	ret = follow(r, id, &at, end_seq, false);
 	r->err = err;
-	if (ret || at.seq != end_seq)
+	if (ret || (at.seq != end_seq && !LC_MUTANT(clean_past_gap)))
 		return 0;
 	enter_segment(r, id, end_seq - 1);
 	return 1;

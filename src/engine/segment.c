@@ -32,7 +32,7 @@ void lc_ring_destroy(struct lc_ring *r)
 
 bool lc_ring_may_enter(const struct lc_ring *r, u64 id)
 {
-	return id <= r->free_id && r->tail_id + r->nr >= id + 2;
+	return id <= r->free_id && (r->tail_id + r->nr >= id + 2 || LC_MUTANT(no_reserve));
 }
 
 bool lc_slot_newer(const struct lc_ring *r, u32 a, u32 b)
@@ -66,7 +66,7 @@ bool lc_block_publish(struct lc_ring *r, u32 slot, u32 *old)
 
 	assert(!(s->key & LC_KEY_FLAGS) && seg->id > r->tail_id && seg->state != LC_SEGMENT_FREE);
 	*old = 0;
-	if (present && lc_slot_newer(r, present, slot))
+	if (present && lc_slot_newer(r, present, slot) && !LC_MUTANT(last_publish_wins))
 		return false; /* I5 */
 	if (present) {
 		lc_index_replace(&r->index, present, slot);

@@ -99,7 +99,8 @@ static u32 writable(struct lc_writeback *w, u64 place)
 	u32 slot = lc_index_find(&ring->index, lc_key_volume(key), lc_key_block(key));
 
 	if (!slot || !(lc_index_slot(&ring->index, slot)->key & LC_SLOT_DIRTY) ||
-	    lc_ring_segment_of(ring, slot)->id > w->log->durable_id)
+	    (lc_ring_segment_of(ring, slot)->id > w->log->durable_id &&
+	     !LC_MUTANT(write_back_undurable)))
 		return 0;
 	return slot;
 }
@@ -451,9 +452,11 @@ static void write_range(struct lc_writeback *w, u32 *at)
 		if (in_flight)
 			in_flight -= reap_backing(w, v);
 	}
+	if (LC_MUTANT(clean_before_flush))
+		clean_written(w);
 	if (w->error || !w->nr_written)
 		return;
-	err = lc_store_flush(v->backing);
+	err = LC_MUTANT(no_backing_flush) ? 0 : lc_store_flush(v->backing);
 	if (err) {
 		backing_failed(w, v, err);
 		return;

@@ -36,7 +36,7 @@ static u64 first_conflict(const struct lc_volume *v, u64 block, u32 nr, bool exc
 {
 	u64 first = block + nr;
 
-	if (exclusive_only && !v->nr_exclusive)
+	if (exclusive_only && (!v->nr_exclusive || LC_MUTANT(whole_ignores_part)))
 		return first;
 	for (const struct lc_pending *p = v->pending; p; p = p->next) {
 		u64 at = p->block > block ? p->block : block;
@@ -119,10 +119,16 @@ static int write_whole(struct lc_volume *v, u64 block, u32 nr, const u8 *buf, u6
 	link_pending(v, &pending);
 	lc_log_unlock(log);
 
+	if (LC_MUTANT(publish_before_copy)) {
+		lc_mutex_lock(&c->lock);
+		publish(v, &chunk, reused, LC_MASK_FULL);
+		lc_log_unlock(log);
+	}
 	lc_copy(lc_log_data(log, chunk.slot), buf, (size_t)chunk.nr * LC_BLOCK);
 
 	lc_mutex_lock(&c->lock);
-	publish(v, &chunk, reused, LC_MASK_FULL);
+	if (!LC_MUTANT(publish_before_copy))
+		publish(v, &chunk, reused, LC_MASK_FULL);
 	unlink_pending(v, &pending);
 	lc_log_unlock(log);
 	*seq = chunk.seq;
@@ -162,6 +168,8 @@ static int merge_part(struct lc_volume *v, const struct part *p, u8 *scratch, u8
 
 	if (p->aligned) {
 		err = lc_volume_read_cached(v, p->block, scratch, mask);
+		if (LC_MUTANT(no_merge))
+			*mask = 0;
 	} else {
 		err = lc_volume_read_block(v, p->block, scratch);
 		*mask = LC_MASK_FULL;
@@ -207,7 +215,8 @@ static int write_part(struct lc_volume *v, const struct part *p, u64 *seq)
 	int err = 0;
 
 	lc_mutex_lock(&c->lock);
-	while (first_conflict(v, p->block, 1, false) == p->block)
+	while (!LC_MUTANT(part_ignores_pending) &&
+	       first_conflict(v, p->block, 1, false) == p->block)
 		lc_log_wait_published(log);
 	link_pending(v, &pending);
 	if (reuse_for_part(v, p, &chunk)) {

@@ -87,14 +87,16 @@ static int advance_tail(struct lc_writeback *w)
 
 	lc_mutex_lock(&c->lock);
 	tail = ring->tail_id;
-	while (tail < w->log->durable_id && !lc_ring_segment(ring, tail + 1)->dirty)
+	while (tail < w->log->durable_id && (!lc_ring_segment(ring, tail + 1)->dirty || LC_MUTANT(tail_passes_dirty)))
 		tail++;
 	if (tail == ring->tail_id) {
 		lc_mutex_unlock(&c->lock);
 		return 0;
 	}
 	/* I7: what superseded blocks in the segments passed is durable before they may go. */
-	err = lc_log_commit(w->log, lc_log_newest_seq(w->log));
+	err = LC_MUTANT(superseded_not_durable)
+		      ? 0
+		      : lc_log_commit(w->log, lc_log_newest_seq(w->log));
 	lc_log_unlock(w->log);
 	if (!err)
 		err = write_companions(w);
@@ -102,6 +104,8 @@ static int advance_tail(struct lc_writeback *w)
 		return err;
 
 	lc_mutex_lock(&c->lock);
+	if (LC_MUTANT(reuse_before_superblock))
+		ring->tail_id = tail;
 	c->meta.sb.tail_id = tail;
 	c->meta.sb.tail_seq = lc_ring_segment(ring, tail)->last_seq + 1;
 	c->meta.sb.durable_seq = w->log->durable_seq;

@@ -17,7 +17,7 @@
 
 const char params_help[] =
 	"cache=PATH           (required) SSD that holds the log: block device or file\n"
-	"cache-size=SIZE      create the cache file, fully allocated, if it does not exist\n"
+	"cache-size=SIZE      create the cache file, fully allocated, if it is missing\n"
 	"backing=PATH         (required) slow store behind it: block device or file\n"
 	"format=auto|no|force auto (default): format a blank cache only; no: never;\n"
 	"                     force: format whatever is there, which destroys it\n"

@@ -74,12 +74,14 @@ static void plugin_dump(void)
 {
 	printf("logcache_version=%s\n", LOGCACHE_VERSION);
 	printf("logcache_format_version=%u\n", LC_FORMAT_VERSION);
-	printf("logcache_memory_bytes_per_block=%.1f\n", lc_memory_per_block(LC_SEGMENT_DEFAULT_BYTES));
+	printf("logcache_memory_bytes_per_block=%.1f\n",
+	       lc_memory_per_block(LC_SEGMENT_DEFAULT_BYTES));
 	printf("logcache_block_bytes=%u\n", LC_BLOCK);
 	printf("logcache_segment_min_bytes=%u\n", LC_SEGMENT_MIN_BYTES);
 	printf("logcache_segment_max_bytes=%u\n", LC_SEGMENT_MAX_BYTES);
 	printf("logcache_segment_default_bytes=%u\n", LC_SEGMENT_DEFAULT_BYTES);
-	printf("logcache_cache_min_bytes=%" PRIu64 "\n", lc_cache_min_bytes(LC_SEGMENT_DEFAULT_BYTES));
+	printf("logcache_cache_min_bytes=%" PRIu64 "\n",
+	       lc_cache_min_bytes(LC_SEGMENT_DEFAULT_BYTES));
 }
 
 /*
@@ -108,8 +110,7 @@ static int plugin_get_ready(void)
 		nbdkit_error("%s", err.text);
 		return -1;
 	}
-	report_opened(served.cache, params.cache_path, params.backing_path,
-		      lc_volume_size_bytes(served.volume));
+	report_opened(served.cache, served.ssd, served.backing);
 	return 0;
 }
 
@@ -231,7 +232,8 @@ static int plugin_pread(void *handle, void *buf, uint32_t count, uint64_t offset
 	return rc < 0 ? failed(rc, "read", count, offset) : 0;
 }
 
-static int plugin_pwrite(void *handle, const void *buf, uint32_t count, uint64_t offset, uint32_t flags)
+static int plugin_pwrite(void *handle, const void *buf, uint32_t count, uint64_t offset,
+			 uint32_t flags)
 {
 	unsigned lc_flags = flags & NBDKIT_FLAG_FUA ? LC_FUA : 0;
 	int rc = lc_write(served.volume, buf, count, offset, lc_flags);

@@ -15,21 +15,24 @@ static double percent(u64 part, u64 whole)
 	return whole ? 100.0 * part / whole : 0;
 }
 
-void report_opened(struct lc_cache *c, const char *cache_path, const char *backing_path, u64 volume_bytes)
+void report_opened(struct lc_cache *c, const struct lc_store *ssd, const struct lc_store *backing)
 {
-	char volume[SIZE_TEXT_BYTES], capacity[SIZE_TEXT_BYTES], memory[SIZE_TEXT_BYTES];
+	char volume[SIZE_TEXT_BYTES], cache[SIZE_TEXT_BYTES], memory[SIZE_TEXT_BYTES];
 	struct lc_stats s;
+	u32 segment_bytes;
 
 	lc_cache_stats(c, &s);
+	/* A segment holds one header at the least, and data blocks. */
+	segment_bytes = (s.capacity_blocks / s.nr_segments + 1) * LC_BLOCK;
 	lc_log(LC_LOG_INFO,
-	       "serving %s (%s) through cache %s: %s in %" PRIu64 " segments, %.1f%% dirty, "
-	       "%.1f%% filled; head %" PRIu64 ", tail %" PRIu64 ", epoch %" PRIu64
-	       "; %s of RAM, %.1f bytes per cached block",
-	       backing_path, size_text(volume, volume_bytes), cache_path,
-	       size_text(capacity, s.capacity_blocks * LC_BLOCK), s.nr_segments,
+	       "serving %s (%s) through cache %s (%s, %" PRIu64 " segments of %" PRIu32
+	       "K): %.1f%% dirty, %.1f%% filled, head %" PRIu64 ", tail %" PRIu64 ", epoch %" PRIu64
+	       "; %s of RAM, of which %.1f bytes per cached block",
+	       backing->name, size_text(volume, backing->size_bytes), ssd->name,
+	       size_text(cache, ssd->size_bytes), s.nr_segments, segment_bytes >> 10,
 	       percent(s.dirty_segments, s.nr_segments),
 	       percent(s.cached_blocks, s.capacity_blocks), s.head_id, s.tail_id, s.epoch,
-	       size_text(memory, s.memory_bytes), lc_memory_per_block(0));
+	       size_text(memory, s.memory_bytes), lc_memory_per_block(segment_bytes));
 }
 
 /* Fields are separated by "; " and begin with what they are about, so that a script can cut them. */

@@ -23,8 +23,7 @@ struct report {
 };
 
 /* What was opened: size, memory, dirty share, position of the log. */
-void report_opened(struct lc_cache *c, const char *cache_path, const char *backing_path,
-		   u64 volume_bytes);
+void report_opened(struct lc_cache *c, const struct lc_store *ssd, const struct lc_store *backing);
 
 /* Start the thread, unless INTERVAL_S is 0. Returns 0 or -errno. Call after the fork. */
 int report_start(struct report *r, struct lc_cache *c, u32 interval_s);
