@@ -30,6 +30,7 @@ struct chunk {
 	u64 end_bytes;
 	u64 block; /* the first one */
 	u32 nr;
+	bool first; /* of the client's request, and not counted yet */
 	u8 *scratch;
 	struct piece pieces[LC_CHUNK_BLOCKS];
 };
@@ -193,6 +194,10 @@ static int read_chunk(struct chunk *c)
 	int err;
 
 	lc_mutex_lock(&core->lock);
+	core->client_ops++;
+	core->stats.reads += c->first;
+	core->stats.read_bytes += c->end_bytes - c->offset_bytes;
+	c->first = false;
 	err = look_up(c);
 	for (u32 i = 0; i < c->nr; i++)
 		if (misses(&c->pieces[i]) || on_ssd(&c->pieces[i]))
@@ -228,7 +233,7 @@ static int read_chunk(struct chunk *c)
 int lc_read(struct lc_volume *v, void *buf, u32 len_bytes, u64 offset_bytes)
 {
 	u64 at = offset_bytes, end = offset_bytes + len_bytes;
-	struct chunk c = {.v = v};
+	struct chunk c = {.v = v, .first = true};
 	int err = 0;
 
 	assert(end <= v->size_bytes);
@@ -246,11 +251,6 @@ int lc_read(struct lc_volume *v, void *buf, u32 len_bytes, u64 offset_bytes)
 		while (err == -EAGAIN);
 		at = c.end_bytes;
 	}
-	lc_mutex_lock(&v->core->lock);
-	v->core->client_ops++;
-	v->core->stats.reads++;
-	v->core->stats.read_bytes += len_bytes;
-	lc_mutex_unlock(&v->core->lock);
 	return err;
 }
 

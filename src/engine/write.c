@@ -51,11 +51,15 @@ static u64 first_conflict(const struct lc_volume *v, u64 block, u32 nr, bool exc
 
 /* --- publishing [lock] --- */
 
-static void publish(struct lc_volume *v, const struct lc_chunk *chunk, bool reused, u8 mask)
+/* BYTES of client data are in place; the index shall know. */
+static void publish(struct lc_volume *v, const struct lc_chunk *chunk, bool reused, u8 mask,
+		    u32 bytes)
 {
 	struct lc_core *c = v->core;
 	struct lc_ring *ring = &c->ring;
 
+	c->client_ops++;
+	c->stats.write_bytes += bytes;
 	for (u32 i = 0; i < chunk->nr; i++) {
 		struct lc_slot *s = lc_index_slot(&ring->index, chunk->slot + i);
 		u32 old = chunk->slot;
@@ -80,10 +84,10 @@ static void publish(struct lc_volume *v, const struct lc_chunk *chunk, bool reus
 /* --- whole blocks --- */
 
 /*
- * Write up to NR whole blocks, at most one chunk. Returns how many, or -errno; *SEQ gets the record
- * they are in. I6: they become visible only after the copy.
+ * Write up to NR whole blocks, at most one chunk; FIRST of a request. Returns how many, or -errno; *SEQ gets
+ * the record they are in. I6: they become visible only after the copy.
  */
-static int write_whole(struct lc_volume *v, u64 block, u32 nr, const u8 *buf, u64 *seq)
+static int write_whole(struct lc_volume *v, u64 block, u32 nr, const u8 *buf, bool first, u64 *seq)
 {
 	struct lc_core *c = v->core;
 	struct lc_log *log = v->log;
@@ -94,6 +98,7 @@ static int write_whole(struct lc_volume *v, u64 block, u32 nr, const u8 *buf, u6
 	if (nr > LC_CHUNK_BLOCKS)
 		nr = LC_CHUNK_BLOCKS;
 	lc_mutex_lock(&c->lock);
+	c->stats.writes += first;
 	for (;;) {
 		u32 free = first_conflict(v, block, nr, true) - block;
 		int err;
@@ -121,14 +126,14 @@ static int write_whole(struct lc_volume *v, u64 block, u32 nr, const u8 *buf, u6
 
 	if (LC_MUTANT(publish_before_copy)) {
 		lc_mutex_lock(&c->lock);
-		publish(v, &chunk, reused, LC_MASK_FULL);
+		publish(v, &chunk, reused, LC_MASK_FULL, chunk.nr * LC_BLOCK);
 		lc_log_unlock(log);
 	}
 	lc_copy(lc_log_data(log, chunk.slot), buf, (size_t)chunk.nr * LC_BLOCK);
 
 	lc_mutex_lock(&c->lock);
 	if (!LC_MUTANT(publish_before_copy))
-		publish(v, &chunk, reused, LC_MASK_FULL);
+		publish(v, &chunk, reused, LC_MASK_FULL, chunk.nr * LC_BLOCK);
 	unlink_pending(v, &pending);
 	lc_log_unlock(log);
 	*seq = chunk.seq;
@@ -200,11 +205,11 @@ static int append_part(struct lc_volume *v, const struct part *p, const u8 *scra
 	lc_log_unlock(log);
 	lc_copy(lc_log_data(log, chunk->slot), scratch, LC_BLOCK);
 	lc_mutex_lock(&c->lock);
-	publish(v, chunk, false, mask);
+	publish(v, chunk, false, mask, p->to - p->from);
 	return 0;
 }
 
-static int write_part(struct lc_volume *v, const struct part *p, u64 *seq)
+static int write_part(struct lc_volume *v, const struct part *p, bool first, u64 *seq)
 {
 	struct lc_core *c = v->core;
 	struct lc_log *log = v->log;
@@ -215,6 +220,7 @@ static int write_part(struct lc_volume *v, const struct part *p, u64 *seq)
 	int err = 0;
 
 	lc_mutex_lock(&c->lock);
+	c->stats.writes += first;
 	while (!LC_MUTANT(part_ignores_pending) &&
 	       first_conflict(v, p->block, 1, false) == p->block)
 		lc_log_wait_published(log);
@@ -223,7 +229,7 @@ static int write_part(struct lc_volume *v, const struct part *p, u64 *seq)
 		lc_log_unlock(log);
 		lc_copy(lc_log_data(log, chunk.slot) + p->from, p->buf, p->to - p->from);
 		lc_mutex_lock(&c->lock);
-		publish(v, &chunk, true, p->mask);
+		publish(v, &chunk, true, p->mask, p->to - p->from);
 	} else {
 		lc_log_unlock(log);
 		scratch = lc_scratch_get(c);
@@ -255,7 +261,7 @@ int lc_write(struct lc_volume *v, const void *buf, u32 len_bytes, u64 offset_byt
 		if (!skip && end - at >= LC_BLOCK) {
 			u64 nr = (end - at) / LC_BLOCK;
 
-			err = write_whole(v, block, nr > UINT32_MAX ? UINT32_MAX : nr, from, &seq);
+			err = write_whole(v, block, nr, from, from == buf, &seq);
 			step = err > 0 ? err * LC_BLOCK : 0;
 		} else {
 			struct part p = {.block = block, .from = skip, .buf = from};
@@ -263,7 +269,7 @@ int lc_write(struct lc_volume *v, const void *buf, u32 len_bytes, u64 offset_byt
 			p.to = end - at < LC_BLOCK - skip ? skip + (end - at) : LC_BLOCK;
 			p.mask = lc_sector_mask(p.from, p.to);
 			p.aligned = p.from % LC_SECTOR == 0 && p.to % LC_SECTOR == 0;
-			err = write_part(v, &p, &seq);
+			err = write_part(v, &p, from == buf, &seq);
 			step = p.to - p.from;
 		}
 		at += step;
@@ -271,12 +277,12 @@ int lc_write(struct lc_volume *v, const void *buf, u32 len_bytes, u64 offset_byt
 		if (seq > newest)
 			newest = seq;
 	}
+	if (err < 0)
+		return err;
+	if (!(flags & LC_FUA))
+		return 0;
 	lc_mutex_lock(&c->lock);
-	c->client_ops++;
-	c->stats.writes++;
-	c->stats.write_bytes += len_bytes;
-	if (err >= 0)
-		err = flags & LC_FUA ? lc_log_commit(v->log, newest) : 0;
+	err = lc_log_commit(v->log, newest);
 	lc_log_unlock(v->log);
 	return err;
 }
