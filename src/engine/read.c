@@ -30,7 +30,8 @@ struct chunk {
 	u64 end_bytes;
 	u64 block; /* the first one */
 	u32 nr;
-	bool first; /* of the client's request, and not counted yet */
+	bool begins;	  /* the client's request */
+	struct lc_stats *stats; /* where it is counted */
 	u8 *scratch;
 	struct piece pieces[LC_CHUNK_BLOCKS];
 };
@@ -60,7 +61,7 @@ static int look_up(struct chunk *c)
 {
 	struct lc_core *core = c->v->core;
 	struct lc_log *log = c->v->log;
-	struct lc_stats *st = &core->stats;
+	struct lc_stats *st = c->stats;
 	int err = 0;
 
 	for (u32 i = 0; i < c->nr; i++) {
@@ -195,9 +196,9 @@ static int read_chunk(struct chunk *c)
 
 	lc_mutex_lock(&core->lock);
 	core->client_ops++;
-	core->stats.reads += c->first;
-	core->stats.read_bytes += c->end_bytes - c->offset_bytes;
-	c->first = false;
+	c->stats->reads += c->begins;
+	c->begins = false;
+	c->stats->read_bytes += c->end_bytes - c->offset_bytes;
 	err = look_up(c);
 	for (u32 i = 0; i < c->nr; i++)
 		if (misses(&c->pieces[i]) || on_ssd(&c->pieces[i]))
@@ -233,7 +234,7 @@ static int read_chunk(struct chunk *c)
 int lc_read(struct lc_volume *v, void *buf, u32 len_bytes, u64 offset_bytes)
 {
 	u64 at = offset_bytes, end = offset_bytes + len_bytes;
-	struct chunk c = {.v = v, .first = true};
+	struct chunk c = {.v = v, .stats = &v->core->stats};
 	int err = 0;
 
 	assert(end <= v->size_bytes);
@@ -245,6 +246,7 @@ int lc_read(struct lc_volume *v, void *buf, u32 len_bytes, u64 offset_bytes)
 		c.end_bytes = end < limit ? end : limit;
 		c.block = at / LC_BLOCK;
 		c.nr = (c.end_bytes + LC_BLOCK - 1) / LC_BLOCK - c.block;
+		c.begins = at == offset_bytes;
 		/* Each turn drops a bad clean copy, or finds a newer one. */
 		do
 			err = read_chunk(&c);
@@ -257,8 +259,10 @@ int lc_read(struct lc_volume *v, void *buf, u32 len_bytes, u64 offset_bytes)
 int lc_volume_read_block(struct lc_volume *v, u64 block, void *buf)
 {
 	u64 from = block * LC_BLOCK;
+	struct lc_stats ours = {0}; /* no client asked for this */
 	struct chunk c = {
 		.v = v,
+		.stats = &ours,
 		.buf = buf,
 		.offset_bytes = from,
 		.end_bytes = from + LC_BLOCK, /* the store reads as zeros behind its end */

@@ -19,7 +19,7 @@
 
 int lc_sweep_open(struct lc_writeback *w)
 {
-	struct lc_area area = {w->memory, (size_t)LC_NR_RUNS * LC_RUN_BLOCKS * LC_BLOCK};
+	struct lc_area area = {w->memory, lc_writeback_memory_bytes(w)};
 	int err = lc_queue_open(w->core->ssd, LC_NR_RUNS * 4, &area, 1, &w->ssd);
 
 	for (u32 id = 1; id <= LC_VOLUMES_MAX && !err; id++)
@@ -126,8 +126,8 @@ static bool build_run(struct lc_writeback *w, u64 place, struct lc_run *r)
 	u64 first = place, at;
 	u32 slot, room = w->max - w->nr_written;
 
-	if (room > LC_RUN_BLOCKS)
-		room = LC_RUN_BLOCKS;
+	if (room > w->run_blocks)
+		room = w->run_blocks;
 	r->nr = r->nr_ios = 0;
 	r->error = 0;
 	lc_mutex_lock(&c->lock);

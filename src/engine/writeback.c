@@ -245,18 +245,22 @@ int lc_writeback_init(struct lc_writeback *w, struct lc_core *core, struct lc_lo
 		      struct lc_volume **volumes)
 {
 	/* 12 bytes for each of these: 3/4 of a byte per block of the cache. */
-	u32 max = core->ring.nr * core->ring.segment_blocks / 16;
+	u32 blocks = core->ring.nr * core->ring.segment_blocks, max = blocks / 16;
+	u32 run_blocks = blocks / 64;
 
 	*w = (struct lc_writeback){
 		.core = core,
 		.log = log,
 		.volumes = volumes,
-		.max = max < LC_RUN_BLOCKS * 2 ? LC_RUN_BLOCKS * 2 : max,
+		.max = max < LC_RUN_BLOCKS_MIN * 2 ? LC_RUN_BLOCKS_MIN * 2 : max,
 	};
+	if (run_blocks < LC_RUN_BLOCKS_MIN)
+		run_blocks = LC_RUN_BLOCKS_MIN;
+	w->run_blocks = run_blocks > LC_RUN_BLOCKS_MAX ? LC_RUN_BLOCKS_MAX : run_blocks;
 	lc_cond_init(&w->done);
 	w->backing = lc_alloc((LC_VOLUMES_MAX + 1) * sizeof *w->backing);
 	w->runs = lc_alloc(LC_NR_RUNS * sizeof *w->runs);
-	w->memory = lc_alloc((size_t)LC_NR_RUNS * LC_RUN_BLOCKS * LC_BLOCK);
+	w->memory = lc_alloc(lc_writeback_memory_bytes(w));
 	w->places = lc_alloc(w->max * sizeof *w->places);
 	w->written = lc_alloc(w->max * sizeof *w->written);
 	if (!w->backing || !w->runs || !w->memory || !w->places || !w->written) {
@@ -264,7 +268,7 @@ int lc_writeback_init(struct lc_writeback *w, struct lc_core *core, struct lc_lo
 		return -ENOMEM;
 	}
 	for (u32 i = 0; i < LC_NR_RUNS; i++) {
-		w->runs[i].buf = w->memory + (size_t)i * LC_RUN_BLOCKS * LC_BLOCK;
+		w->runs[i].buf = w->memory + (size_t)i * w->run_blocks * LC_BLOCK;
 		w->runs[i].next = w->free_runs;
 		w->free_runs = &w->runs[i];
 	}
@@ -277,7 +281,7 @@ void lc_writeback_destroy(struct lc_writeback *w)
 		return;
 	lc_free(w->backing, (LC_VOLUMES_MAX + 1) * sizeof *w->backing);
 	lc_free(w->runs, LC_NR_RUNS * sizeof *w->runs);
-	lc_free(w->memory, (size_t)LC_NR_RUNS * LC_RUN_BLOCKS * LC_BLOCK);
+	lc_free(w->memory, lc_writeback_memory_bytes(w));
 	lc_free(w->places, w->max * sizeof *w->places);
 	lc_free(w->written, w->max * sizeof *w->written);
 	lc_cond_destroy(&w->done);
@@ -287,7 +291,7 @@ void lc_writeback_destroy(struct lc_writeback *w)
 u64 lc_writeback_bytes(const struct lc_writeback *w)
 {
 	return (u64)w->max * (sizeof *w->places + sizeof *w->written) +
-	       LC_NR_RUNS * (sizeof *w->runs + (u64)LC_RUN_BLOCKS * LC_BLOCK);
+	       LC_NR_RUNS * sizeof *w->runs + lc_writeback_memory_bytes(w);
 }
 
 int lc_writeback_start(struct lc_writeback *w)

@@ -27,7 +27,9 @@
 
 #include "volume.h"
 
-#define LC_RUN_BLOCKS 64u
+/* The longest write to a backing store, and how many are in the making. Small caches make do with less. */
+#define LC_RUN_BLOCKS_MAX 64u
+#define LC_RUN_BLOCKS_MIN 8u
 #define LC_NR_RUNS 16u
 
 struct lc_piece {
@@ -46,9 +48,9 @@ struct lc_run {
 	u32 nr;
 	u32 nr_ios; /* in flight */
 	int error;
-	u8 *buf;    /* LC_RUN_BLOCKS blocks */
-	struct lc_piece pieces[LC_RUN_BLOCKS];
-	struct lc_io ios[LC_RUN_BLOCKS];
+	u8 *buf;    /* run_blocks blocks */
+	struct lc_piece pieces[LC_RUN_BLOCKS_MAX];
+	struct lc_io ios[LC_RUN_BLOCKS_MAX];
 	struct lc_run *next;
 };
 
@@ -71,7 +73,8 @@ struct lc_writeback {
 	struct lc_queue **backing; /* by volume id */
 	struct lc_run *runs;	   /* [LC_NR_RUNS] */
 	struct lc_run *free_runs;
-	u8 *memory;
+	u8 *memory;		   /* LC_NR_RUNS * run_blocks blocks */
+	u32 run_blocks;
 	u64 *places; /* [max] of one key range, sorted */
 	u32 *written; /* [max] slots written since the last backing flush */
 	u32 max, nr_places, nr_written;
@@ -79,6 +82,12 @@ struct lc_writeback {
 	u64 seen_ops, quiet_ns;
 	int error; /* of the present sweep */
 };
+
+/* The buffers of all runs. */
+static inline size_t lc_writeback_memory_bytes(const struct lc_writeback *w)
+{
+	return (size_t)LC_NR_RUNS * w->run_blocks * LC_BLOCK;
+}
 
 /* -ENOMEM. VOLUMES is by id and outlives W. */
 int lc_writeback_init(struct lc_writeback *w, struct lc_core *core, struct lc_log *log,
