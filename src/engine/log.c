@@ -268,6 +268,7 @@ void lc_log_close_segment(struct lc_log *l)
 void lc_log_set_durable(struct lc_log *l, u64 seq)
 {
 	struct lc_ring *ring = &l->core->ring;
+	u64 before = l->durable_id;
 
 	assert(seq >= l->durable_seq && seq <= l->written_seq);
 	l->durable_seq = seq;
@@ -278,7 +279,8 @@ void lc_log_set_durable(struct lc_log *l, u64 seq)
 			break;
 		l->durable_id++;
 	}
-	lc_cond_broadcast(&l->progress);
+	if (l->durable_id != before)
+		lc_cond_broadcast(&l->progress);
 }
 
 /* --- writing --- */
