@@ -239,6 +239,26 @@ static int check_backing(struct lc_cache *c, struct lc_volume_entry *e, struct l
 	return 0;
 }
 
+/*
+ * A store has grown whose old end was inside a sector: cached copies of that sector have zeros where new data is
+ * now. What is clean is dropped, for good; what is dirty has to go to the store as it was.
+ */
+static int check_growth(struct lc_cache *c, struct lc_volume_entry *e,
+			const struct lc_store *backing, struct lc_error *err)
+{
+	if (e->size_bytes % LC_SECTOR == 0)
+		return 0;
+	if (dirty_blocks_of(&c->core.ring, e->id))
+		return lc_fail(err, -EBUSY,
+			       "%s: has grown from %llu bytes, which is not a multiple of %u, while the "
+			       "cache %s held data that was not written back: give it that size "
+			       "again, serve it once with on-exit=drain, then let it grow",
+			       backing->name, (unsigned long long)e->size_bytes, LC_SECTOR,
+			       c->core.ssd->name);
+	drop_volume(c, e);
+	return 0;
+}
+
 static struct lc_volume_entry *find_entry(struct lc_cache *c, const char *name)
 {
 	for (u32 id = 1; id <= LC_VOLUMES_MAX; id++)
@@ -280,6 +300,11 @@ static int bind_volume(struct lc_cache *c, struct lc_volume *v, const struct lc_
 			       c->core.ssd->name, LC_VOLUMES_MAX, shown(spec->name));
 	if (ret)
 		return ret;
+	if (e->size_bytes && e->size_bytes < backing->size_bytes) {
+		ret = check_growth(c, e, backing, err);
+		if (ret)
+			return ret;
+	}
 	if (e->size_bytes != backing->size_bytes) {
 		void *scratch = lc_alloc(LC_BLOCK);
 

@@ -89,10 +89,15 @@ static void seal(void *block, u32 magic)
 	put32(block, AT_CRC, block_crc(block));
 }
 
+static bool crc_fits(const void *block)
+{
+	return get32(block, AT_CRC) == block_crc(block);
+}
+
 static bool sealed(const void *block, u32 magic)
 {
 	return get32(block, AT_MAGIC) == magic && get32(block, AT_VERSION) == LC_FORMAT_VERSION &&
-	       get32(block, AT_CRC) == block_crc(block);
+	       crc_fits(block);
 }
 
 static void put_slot(void *block, size_t at, const struct lc_slot *s)
@@ -102,12 +107,17 @@ static void put_slot(void *block, size_t at, const struct lc_slot *s)
 }
 
 /* A key that a healthy engine could have written; only DATA exists in this version. */
+static bool key_ok(u64 key)
+{
+	return lc_key_type(key) == LC_ENTRY_DATA && !(key & LC_KEY_FLAGS) && lc_key_mask(key) &&
+	       lc_key_volume(key);
+}
+
 static bool get_slot(const void *block, size_t at, struct lc_slot *s)
 {
 	s->key = get64(block, at);
 	s->crc = get32(block, at + 8);
-	return lc_key_type(s->key) == LC_ENTRY_DATA && !(s->key & LC_KEY_FLAGS) &&
-	       lc_key_mask(s->key) && lc_key_volume(s->key);
+	return key_ok(s->key);
 }
 
 /* --- metadata pages --- */
@@ -138,13 +148,9 @@ enum lc_page_state lc_page_verify(const void *block, u32 page, struct lc_page_in
 	info->version = get32(block, AT_VERSION);
 	info->generation = get64(block, PAGE_GENERATION);
 	memcpy(info->uuid, (const u8 *)block + AT_UUID, LC_UUID_BYTES);
-	if (get32(block, AT_MAGIC) != MAGIC_PAGE)
+	if (!lc_page_recognize(block) || !crc_fits(block) || info->page != page)
 		return LC_PAGE_BROKEN;
-	if (info->version != LC_FORMAT_VERSION)
-		return LC_PAGE_UNKNOWN;
-	if (!sealed(block, MAGIC_PAGE) || info->page != page)
-		return LC_PAGE_BROKEN;
-	return LC_PAGE_OK;
+	return info->version == LC_FORMAT_VERSION ? LC_PAGE_OK : LC_PAGE_UNKNOWN;
 }
 
 bool lc_page_recognize(const void *block)
@@ -276,7 +282,7 @@ int lc_bad_decode(const void *block, u64 keys[LC_BAD_PER_PAGE])
 		return -1;
 	for (unsigned i = 0; i < nr; i++) {
 		keys[i] = get64(block, PAGE_PAYLOAD + 8 + 8 * i);
-		if (lc_key_type(keys[i]) != LC_ENTRY_DATA || !lc_key_mask(keys[i]))
+		if (!key_ok(keys[i]))
 			return -1;
 	}
 	return (int)nr;
@@ -391,7 +397,7 @@ bool lc_summary_decode(const void *block, struct lc_summary_info *s,
 		return false;
 	for (unsigned i = 0; i < s->nr_records; i++) {
 		s->nr_blocks[i] = get16(block, SUMMARY_RECORDS + 2 * i);
-		if (s->nr_blocks[i] > LC_SUMMARY_ENTRIES_MAX)
+		if (s->nr_blocks[i] < 1 || s->nr_blocks[i] > LC_SUMMARY_ENTRIES_MAX)
 			return false;
 		sum += s->nr_blocks[i];
 	}

@@ -106,7 +106,7 @@ _Static_assert(LC_NR_PAGES * 2 * LC_BLOCK <= 1u << 20, "the pages fit the smalle
 enum lc_page_state {
 	LC_PAGE_OK,
 	LC_PAGE_BROKEN,	 /* wrong magic, crc, number or uuid */
-	LC_PAGE_UNKNOWN, /* a logcache page of a version that we do not know */
+	LC_PAGE_UNKNOWN, /* intact, but of a version that we do not know */
 };
 
 struct lc_page_info {

@@ -109,7 +109,8 @@ static int decode_page(struct lc_meta *m, u32 page, const void *block, struct lc
 static int load_page(struct lc_meta *m, u32 page, const u8 *zone, struct lc_error *err)
 {
 	struct lc_page_info info[2];
-	bool ok[2], unknown = false;
+	bool ok[2];
+	int unknown = -1;
 	u32 newest;
 
 	for (u32 i = 0; i < 2; i++) {
@@ -121,15 +122,18 @@ static int load_page(struct lc_meta *m, u32 page, const u8 *zone, struct lc_erro
 		if (page != LC_PAGE_SUPERBLOCK && memcmp(info[i].uuid, m->uuid, LC_UUID_BYTES))
 			ok[i] = false;
 		if (s == LC_PAGE_UNKNOWN && page == LC_PAGE_SUPERBLOCK)
-			unknown = true;
+			unknown = i;
 	}
-	if (unknown) {
-		u32 i = info[0].version == LC_FORMAT_VERSION;
-
+	/* Where no copy is good, one of another version may merely have its checksum elsewhere. */
+	for (u32 i = 0; i < 2 && page == LC_PAGE_SUPERBLOCK && !ok[0] && !ok[1]; i++)
+		if (lc_page_recognize(zone + copy_offset_bytes(page, i)) &&
+		    info[i].version != LC_FORMAT_VERSION)
+			unknown = i;
+	if (unknown >= 0) {
 		return lc_fail(err, -EMEDIUMTYPE,
 			       "%s: the cache has format version %u, this logcache knows version %u: "
 			       "use the version that made it, or format=force to lose its content",
-			       m->ssd->name, info[i].version, LC_FORMAT_VERSION);
+			       m->ssd->name, info[unknown].version, LC_FORMAT_VERSION);
 	}
 	if (ok[0] && ok[1] && page == LC_PAGE_SUPERBLOCK &&
 	    memcmp(info[0].uuid, info[1].uuid, LC_UUID_BYTES))

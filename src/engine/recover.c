@@ -425,6 +425,20 @@ static int chain_dirty(struct recovery *r)
 }
 
 /*
+ * Could a place hold records beyond the cut? Where the chain ended, where it should have gone on (even if the
+ * header there is broken), and wherever a first header says so.
+ */
+static bool beyond_cut(const struct recovery *r, u32 i)
+{
+	const struct place *p = &r->places[i];
+	u64 head = r->core->ring.head_id;
+
+	if (!p->id)
+		return i == place_of(r, head + 1);
+	return p->id >= head && p->id != r->core->meta.sb.tail_id && !is_void(r, p->epoch, p->seq);
+}
+
+/*
  * I11: does a record beyond the cut, though nothing leads to it any more, prove that the record at the cut
  * had been durable? Then that was no torn tail.
  */
@@ -434,19 +448,18 @@ static int look_beyond(struct recovery *r)
 	u64 cut = r->out->cut_seq, head = ring->head_id;
 
 	for (u32 i = 0; i < ring->nr; i++) {
-		const struct place *p = &r->places[i];
 		struct lc_record_info info;
 		int ret;
 
-		if (!p->id || p->id < head || p->id == r->core->meta.sb.tail_id ||
-		    is_void(r, p->epoch, p->seq))
+		if (!beyond_cut(r, i))
 			continue;
-		ret = read_blocks(r, p->id, 0, ring->segment_blocks, r->segment);
+		ret = read_blocks(r, i + 1, 0, ring->segment_blocks, r->segment);
 		if (ret)
 			return ret;
 		for (u32 k = 0; k < ring->segment_blocks; k++)
 			if (lc_record_decode(r->segment + (size_t)k * LC_BLOCK, &info, r->entries) &&
-			    our_uuid(r, info.uuid) && info.segment_id == p->id &&
+			    our_uuid(r, info.uuid) && info.segment_id >= head &&
+			    place_of(r, info.segment_id) == i && info.seq > cut &&
 			    info.position == k && !is_void(r, info.epoch, info.seq) &&
 			    info.durable_seq > r->known_durable)
 				r->known_durable = info.durable_seq;

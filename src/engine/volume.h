@@ -70,4 +70,12 @@ static inline u8 lc_sector_mask(u32 from_bytes, u32 to_bytes)
 	return (u8)((1u << end) - (1u << first));
 }
 
+/* The sectors of a block that the volume has: the last block may be short. */
+static inline u8 lc_volume_mask(const struct lc_volume *v, u64 block)
+{
+	u64 left = v->size_bytes - block * LC_BLOCK;
+
+	return lc_sector_mask(0, left < LC_BLOCK ? left : LC_BLOCK);
+}
+
 #endif

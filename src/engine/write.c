@@ -177,7 +177,7 @@ static int merge_part(struct lc_volume *v, const struct part *p, u8 *scratch, u8
 			*mask = 0;
 	} else {
 		err = lc_volume_read_block(v, p->block, scratch);
-		*mask = LC_MASK_FULL;
+		*mask = lc_volume_mask(v, p->block);
 	}
 	if (err)
 		return err;

@@ -144,12 +144,14 @@ static u64 target(struct lc_writeback *w)
 	u64 segment_bytes = (u64)ring->segment_blocks * LC_BLOCK;
 	u64 batch = c->settings.batch_bytes / segment_bytes;
 	bool quiet = idle(w, lc_now_ns());
+	/* Writers wait, and what they wait for is the tail (I4): not a buffer, not the log thread. */
+	bool starved = w->log->space_waiters && tail + ring->nr < ring->head_id + 3;
 
 	if (durable <= tail)
 		return tail;
 	if (w->drain_id > tail || (c->settings.writeback && quiet))
 		return durable;
-	if (!w->log->space_waiters &&
+	if (!starved &&
 	    (!c->settings.writeback ||
 	     (ring->head_id - tail) * 100 <= (u64)c->settings.dirty_low_percent * ring->nr))
 		return tail;

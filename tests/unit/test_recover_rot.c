@@ -1,0 +1,182 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * test_recover_rot.c - recovery of damaged logs: rot (I11), read errors, and nonsense with good
+ * checksums.
+ */
+#include "log_image.h"
+
+/* --- I11: rot is not the end of the log --- */
+
+/* First blocks of records 1 to 5. */
+static const struct {
+	u64 id;
+	u32 position;
+} headers[] = {{1, 0}, {1, 2}, {1, 4}, {2, 0}, {2, 2}};
+
+static void a_rotten_header_that_the_superblock_knew_durable_is_refused(void **state)
+{
+	(void)state;
+	make_durable_log(5);
+	for (u32 i = 0; i < 5; i++) {
+		rot(headers[i].id, headers[i].position);
+		assert_refused(-EUCLEAN, "corrupt");
+		rot(headers[i].id, headers[i].position);
+	}
+}
+
+static void a_rotten_header_that_a_later_record_knew_durable_is_refused(void **state)
+{
+	unsigned lost = 0;
+
+	(void)state;
+	make_durable_log(0);
+	for (u32 i = 0; i < 4; i++) {
+		rot(headers[i].id, headers[i].position);
+		if (recover() != -EUCLEAN) {
+			print_error("record %u was durable and is cut without a word\n", i + 1);
+			lost++;
+		}
+		rot(headers[i].id, headers[i].position);
+	}
+	assert_int_equal(lost, 0);
+	rot(2, 2); /* nobody said that of record 5 */
+	assert_recovers(4, 2);
+}
+
+static void a_known_durable_record_keeps_its_rotten_data_for_the_reader(void **state)
+{
+	(void)state;
+	make_durable_log(5);
+	rot(1, 3); /* the data of record 2: found when it is read, and EIO then (I10) */
+	assert_recovers(5, 2);
+	assert_at(2, 1, 3);
+}
+
+/* --- read errors --- */
+
+static void a_read_error_in_the_dirty_part_is_refused_never_cut(void **state)
+{
+	(void)state;
+	make_durable_log(0);
+	for (u32 i = 0; i < 5; i++) {
+		mem_break_reads(&ssd, slot_at(headers[i].id, headers[i].position));
+		assert_refused(-EIO, "cannot be read");
+		mem_revive(&ssd);
+	}
+	/* data of the last record: torn or not, it cannot be known */
+	mem_break_reads(&ssd, slot_at(2, 3));
+	assert_refused(-EIO, "cannot be read");
+	mem_revive(&ssd);
+	/* where the next record would begin, and the next segment */
+	mem_break_reads(&ssd, slot_at(2, 4));
+	assert_refused(-EIO, "cannot be read");
+	mem_revive(&ssd);
+	mem_break_reads(&ssd, slot_at(3, 0));
+	assert_refused(-EIO, "cannot be read");
+}
+
+static void a_read_error_in_the_clean_part_is_merely_colder(void **state)
+{
+	(void)state;
+	for (u64 id = 1; id <= 6; id++)
+		add_full(id);
+	set_superblock(5, 6, 6);
+	mem_break_reads(&ssd, slot_at(3, 0));
+	assert_recovers(6, 6);
+	assert_int_equal(found.clean_segments, 2);
+	assert_at(2 * 7, 0, 0);
+	assert_at(3 * 7, 4, 1);
+	mem_revive(&ssd);
+	/* in a chain that has to be walked, too */
+	image.next.seq = 4;
+	begin(4);
+	add(1, 60);
+	image.next.seq = 5;
+	begin(5);
+	add(1, 61);
+	add(1, 62);
+	begin(6);
+	add(1, 63);
+	set_superblock(5, 7, 7);
+	assert_recovers(7, 6);
+	assert_int_equal(found.clean_segments, 5);
+	mem_break_reads(&ssd, slot_at(5, 2));
+	assert_recovers(7, 6);
+	assert_int_equal(found.clean_segments, 0);
+}
+
+static void an_unreadable_summary_is_no_loss(void **state)
+{
+	(void)state;
+	make_durable_log(5);
+	/* the block right before segment 2's first header, and read together with it */
+	mem_break_reads(&ssd, slot_at(1, BLOCKS - 1));
+	assert_recovers(5, 2);
+	assert_at(3, 1, 5);
+}
+
+/* --- hostile images: a good crc proves nothing --- */
+
+static void a_record_that_leaves_its_segment_is_no_record(void **state)
+{
+	(void)state;
+	begin(1);
+	add(7, 0);
+	assert_recovers(1, 1);
+	raw_put(at(1, 0), 76, 4, 8);
+	memcpy(at(1, 0) + 256 + 7 * 12, at(1, 0) + 256, 12);
+	raw_reseal(at(1, 0));
+	assert_recovers(0, 0);
+}
+
+/* Good structures with random numbers in their fields: recovery survives them, whatever it says. */
+static void nonsense_never_crashes(void **state)
+{
+	static const u8 fields[] = {32, 40, 48, 56, 64, 68, 72, 76, 128, 130};
+	u64 seed = 8;
+
+	(void)state;
+	for (u32 round = 0; round < 3000; round++) {
+		u64 tail = rnd_below(&seed, 5);
+
+		image.next.seq = image.next.epoch = image.next.first = 1;
+		image.next.durable_seq = 0;
+		for (u64 id = 1; id <= 6; id++) {
+			begin(id);
+			for (u32 i = 0; i < 2 + id % 2; i++)
+				add(1, rnd_below(&seed, VOLUME_BLOCKS));
+			summarize();
+		}
+		for (u32 i = rnd_below(&seed, 4) + 1; i > 0; i--) {
+			u64 id = 1 + rnd_below(&seed, 6);
+			u8 *block = at(id, rnd(&seed) & 1 ? BLOCKS - 1 : 2 * rnd_below(&seed, 3));
+			u8 field = fields[rnd_below(&seed, sizeof fields)];
+			u64 value = rnd(&seed) >> rnd_below(&seed, 64);
+
+			raw_put(block, field,
+				field < 64  ? 8 :
+				field < 128 ? 4 :
+					      2,
+				rnd(&seed) & 1 ? value : raw_get32(block, field) + value % 5 - 2);
+			raw_reseal(block);
+		}
+		set_superblock(tail, tail * 5 / 2 + 1, tail * 5 / 2 + rnd_below(&seed, 9));
+		(void)recover(); /* any answer will do */
+	}
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		IMAGE_TEST(a_rotten_header_that_the_superblock_knew_durable_is_refused),
+		IMAGE_TEST(a_rotten_header_that_a_later_record_knew_durable_is_refused),
+		IMAGE_TEST(a_known_durable_record_keeps_its_rotten_data_for_the_reader),
+		IMAGE_TEST(a_read_error_in_the_dirty_part_is_refused_never_cut),
+		IMAGE_TEST(a_read_error_in_the_clean_part_is_merely_colder),
+		IMAGE_TEST(an_unreadable_summary_is_no_loss),
+		IMAGE_TEST(a_record_that_leaves_its_segment_is_no_record),
+		IMAGE_TEST(nonsense_never_crashes),
+	};
+
+	return cmocka_run_group_tests(tests, mem_quiet, NULL);
+}
