@@ -52,8 +52,8 @@ static void log_line(const struct lc_stats *s)
 		     "log %s in %" PRIu64 " records, %" PRIu64 " segments, %" PRIu64 " commits; "
 		     "write-back %" PRIu64 " sweeps, %" PRIu64 " blocks in %" PRIu64 " writes, "
 		     "%" PRIu64 " blocks superseded; "
-		     "dirty %.1f%% (%" PRIu64 " blocks); "
-		     "filled %.1f%%",
+		     "dirty %.1f%% of the segments (%" PRIu64 " blocks); "
+		     "filled %.1f%% of the blocks",
 		     s->reads, size_text(read, s->read_bytes),
 		     percent(found, found + s->read_miss_blocks), s->writes,
 		     size_text(written, s->write_bytes), percent(over, over + s->write_miss_blocks),
