@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Clean shutdowns: what they leave behind, and what the next start makes of it."""
+
+from harness import K, M, Refused, case, file_hash, pick
+from test_io import one_request, random_content, read_all
+
+
+@case()
+def drain_makes_the_backing_store_whole(env):
+    """After on-exit=drain the backing file alone equals the model; the cache may then serve
+    another one."""
+    volume = 64 * M
+    content = env.rng.randbytes(volume)
+    backing = env.make_file("backing", volume, content)
+    model = bytearray(content)
+    server = env.serve(cache=env.path("cache"), cache_size=16 * M, backing=backing,
+                       on_exit="drain", writeback="off")
+    h = server.connect()
+    for _ in range(pick(200, 3000)):
+        one_request(h, env.rng, model, 256 * K)
+    h.shutdown()
+    server.stop()
+    with open(backing, "rb") as f:
+        assert f.read() == model, "the backing file is not the volume"
+
+    other = env.make_file("other", volume, env.rng.randbytes(1 * M))
+    server = env.serve(cache=env.path("cache"), backing=other)
+    h = server.connect()
+    with open(other, "rb") as f:
+        assert read_all(h, volume) == f.read(), "clean blocks of another backing store"
+    h.shutdown()
+    server.stop()
+
+
+@case()
+def drain_with_a_connection_open(env):
+    """SIGTERM while a client is idle: nbdkit waits for it, then everything is written back."""
+    backing = env.make_file("backing", 8 * M)
+    server = env.serve(cache=env.path("cache"), cache_size=8 * M, backing=backing,
+                       on_exit="drain", writeback="off")
+    h = server.connect()
+    h.pwrite(b"d" * 4096, 1 * M)
+    server.terminate()
+    h.shutdown()
+    assert server.process.wait(30) == 0
+    with open(backing, "rb") as f:
+        f.seek(1 * M)
+        assert f.read(4096) == b"d" * 4096
+
+
+@case()
+def keep_leaves_the_cache_dirty(env):
+    """on-exit=keep with write-back off touches no byte of the backing store."""
+    backing = env.make_file("backing", 8 * M, env.rng.randbytes(8 * M))
+    before = file_hash(backing)
+    files = {"cache": env.path("cache"), "backing": backing, "writeback": "off"}
+    server = env.serve(cache_size=8 * M, **files)
+    h = server.connect()
+    h.pwrite(b"k" * 4096, 0)
+    h.pwrite(b"k" * 100, 5 * M + 7)
+    h.shutdown()
+    server.stop()
+    assert file_hash(backing) == before
+    server = env.serve(**files)
+    h = server.connect()
+    assert h.pread(4096, 0) == b"k" * 4096
+    assert h.pread(100, 5 * M + 7) == b"k" * 100
+    h.shutdown()
+    server.stop()
+
+
+def restart_is_warm(env, stop, on_exit):
+    backing = env.make_file("backing", 32 * M)
+    files = {"cache": env.path("cache"), "backing": backing, "on_exit": on_exit}
+    server = env.serve(cache_size=16 * M, **files)
+    h = server.connect()
+    model = {}
+    for _ in range(1000):
+        offset = env.rng.randrange(0, 32 * M, 4096)
+        model[offset] = random_content(env.rng, 4096)
+        h.pwrite(model[offset], offset)
+    h.flush()
+    h.shutdown()
+    stop(server)
+
+    server = env.serve(**files, stats_interval=1)
+    h = server.connect()
+    for offset, buf in model.items():
+        assert h.pread(4096, offset) == buf
+    h.shutdown()
+    server.stop()
+    last = [line for line in server.log().splitlines() if "client reads" in line][-1]
+    assert f"client reads {len(model)} " in last and "100.0% of the blocks cached" in last, last
+
+
+@case()
+def clean_restart_is_warm(env):
+    """Also blocks that are on the backing store already are found in the cache again."""
+    restart_is_warm(env, lambda server: server.stop(), "drain")
+
+
+@case()
+def restart_after_a_kill_is_warm(env):
+    restart_is_warm(env, lambda server: server.kill(), "keep")
+
+
+@case()
+def backing_store_may_grow(env):
+    """A larger backing store makes a larger export, also under dirty data."""
+    backing = env.make_file("backing", 8 * M)
+    files = {"cache": env.path("cache"), "backing": backing, "writeback": "off"}
+    server = env.serve(cache_size=8 * M, **files)
+    h = server.connect()
+    h.pwrite(b"g" * 4096, 8 * M - 4096)
+    h.shutdown()
+    server.stop()
+    with open(backing, "r+b") as f:
+        f.truncate(12 * M)
+    try:
+        server = env.serve(**files)
+    except Refused as e:
+        raise AssertionError(f"refused: {e}") from None
+    h = server.connect()
+    assert h.get_size() == 12 * M
+    assert h.pread(4096, 8 * M - 4096) == b"g" * 4096
+    h.pwrite(b"h" * 4096, 12 * M - 4096)
+    assert h.pread(4096, 12 * M - 4096) == b"h" * 4096
+    h.shutdown()
+    server.stop()

@@ -1,0 +1,321 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Starts that must be refused (I12): each says which path, why, and what to do, ends with an error,
+and changes no byte anywhere."""
+
+import os
+import re
+import subprocess
+
+from harness import M, Skip, case, file_hash
+from superblock import AT_INCOMPAT, AT_VERSION, patch, spoil
+
+
+def refused(env, *args, says):
+    """Start with ARGS; the message must match all of SAYS; no file in the folder may change."""
+
+    def state():
+        return {name: file_hash(env.path(name)) for name in os.listdir(env.folder)
+                if not name.startswith("nbd") and os.path.isfile(env.path(name))}
+
+    before = state()
+    text = env.refused(*args)
+    assert state() == before, f"a refused start changed files: {text}"
+    errors = [line for line in text.splitlines() if "error:" in line]
+    assert errors, f"no error message: {text}"
+    for pattern in says:
+        assert re.search(pattern, text), f"the message does not match {pattern!r}: {text}"
+
+
+def blank_cache(env, size=8 * M):
+    return env.make_file("cache", size)
+
+
+def backing_file(env, size=8 * M):
+    return env.make_file("backing", size, env.rng.randbytes(1 * M))
+
+
+def dirty_cache(env):
+    """A cache with dirty data for a backing store, cleanly shut down."""
+    cache, backing = blank_cache(env), backing_file(env)
+    server = env.serve(cache=cache, backing=backing, writeback="off")
+    h = server.connect()
+    h.pwrite(b"d" * 4096, 1 * M)
+    h.pwrite(b"d" * 4096, 7 * M)
+    h.shutdown()
+    server.stop()
+    return cache, backing
+
+
+@case()
+def bad_parameters(env):
+    cache, backing = blank_cache(env), backing_file(env)
+    files = (f"cache={cache}", f"backing={backing}")
+    for key, values, wanted in (
+            ("cache-size", ("", "x", "-1", "0", "1234567", "1Q"), "size"),
+            ("format", ("", "yes", "AUTO"), "auto, no or force"),
+            ("segment-size", ("", "4K", "2M", "12K", "x"), "power of two from 8K to 1M"),
+            ("writeback", ("", "maybe"), "on or off"),
+            ("dirty-low", ("", "-1", "101", "x"), "per cent from 0 to 100"),
+            ("flush-interval", ("", "-1", "3600001", "1s"), "milliseconds from 0 to 3600000"),
+            ("on-exit", ("", "flush"), "drain or keep"),
+            ("stats-interval", ("", "-1", "86401"), "seconds from 0 to 86400"),
+    ):
+        for value in values:
+            refused(env, *files, f"{key}={value}", says=(re.escape(f"{key}={value}:"), wanted))
+
+
+@case()
+def unknown_parameter(env):
+    cache, backing = blank_cache(env), backing_file(env)
+    for key in ("colour", "volume", "io", "dirty-high", "control"):
+        refused(env, f"cache={cache}", f"backing={backing}", f"{key}=1",
+                says=(f"unknown parameter '{key}'", "--help logcache"))
+
+
+@case()
+def parameter_twice(env):
+    cache, backing = blank_cache(env), backing_file(env)
+    refused(env, f"cache={cache}", f"backing={backing}", f"backing={backing}",
+            says=(backing, "given already"))
+
+
+@case()
+def required_parameters(env):
+    cache, backing = blank_cache(env), backing_file(env)
+    refused(env, f"cache={cache}", says=("backing=PATH is required",))
+    refused(env, f"backing={backing}", says=("cache=PATH is required",))
+
+
+@case()
+def uri(env):
+    cache, backing = blank_cache(env), backing_file(env)
+    for value in ("nbd://localhost", "nbd+unix:///?socket=/tmp/x", "https://host/disk"):
+        refused(env, f"cache={cache}", f"backing={value}",
+                says=(re.escape(value), "not supported", "nbd-client"))
+    refused(env, "cache=nbd://localhost", f"backing={backing}", says=("cache=nbd:", "path"))
+
+
+@case()
+def missing_file(env):
+    cache, backing = blank_cache(env), backing_file(env)
+    absent = env.path("absent")
+    refused(env, f"cache={cache}", f"backing={absent}", says=(absent, "does not exist", "check"))
+    refused(env, f"cache={absent}", f"backing={backing}",
+            says=(absent, "does not exist", "cache-size="))
+    refused(env, f"cache={absent}", f"backing={backing}", "cache-size=8M", "format=no",
+            says=(absent, "format=no"))
+    # The backing store is looked at before a cache file is made.
+    refused(env, f"cache={absent}", f"backing={absent}2", "cache-size=8M",
+            says=(absent + "2", "does not exist"))
+    refused(env, f"cache={absent}/cache", f"backing={backing}", "cache-size=8M",
+            says=(absent + "/cache",))
+
+
+@case()
+def neither_file_nor_device(env):
+    cache, backing = blank_cache(env), backing_file(env)
+    refused(env, f"cache={env.folder}", f"backing={backing}", says=(env.folder, "directory"))
+    refused(env, f"cache={cache}", f"backing={env.folder}", says=(env.folder, "directory"))
+    refused(env, f"cache={cache}", "backing=/dev/zero", says=("/dev/zero", "character device"))
+
+
+@case()
+def empty_backing_store(env):
+    cache, empty = blank_cache(env), env.make_file("empty", 0)
+    refused(env, f"cache={cache}", f"backing={empty}", says=(empty, "empty|no data|size"))
+
+
+@case()
+def file_system_on_the_cache(env):
+    if not any(os.access(os.path.join(d, "mkfs.ext4"), os.X_OK) for d in ("/sbin", "/usr/sbin")):
+        raise Skip("mkfs.ext4 is not installed (e2fsprogs)")
+    cache, backing = blank_cache(env, 16 * M), backing_file(env)
+    subprocess.run(["mkfs.ext4", "-q", "-F", "-L", "photos", cache], check=True,
+                   env={"PATH": "/sbin:/usr/sbin:/bin:/usr/bin"})
+    refused(env, f"cache={cache}", f"backing={backing}",
+            says=(cache, "ext4", "photos", "format=force", "correct the path"))
+
+
+@case()
+def data_on_the_cache(env):
+    """One byte somewhere that is not zero, and that no signature explains."""
+    cache, backing = blank_cache(env, 20 * M), backing_file(env)
+    for offset in (0, 4095, env.rng.randrange(20 * M), 20 * M - 1):
+        blank_cache(env, 20 * M)
+        spoil(cache, offset)
+        refused(env, f"cache={cache}", f"backing={backing}",
+                says=(cache, "not blank", "format=force"))
+
+
+@case()
+def format_no(env):
+    cache, backing = blank_cache(env), backing_file(env)
+    refused(env, f"cache={cache}", f"backing={backing}", "format=no",
+            says=(cache, "blank", "format=no"))
+
+
+@case()
+def wrong_backing_store_and_blank_cache(env):
+    """The cache is not formatted when the start fails for another reason."""
+    cache = blank_cache(env)
+    refused(env, f"cache={cache}", f"backing={env.path('absent')}", says=("absent",))
+    refused(env, f"cache={cache}", f"backing={env.path('absent')}", "format=force",
+            says=("absent",))
+
+
+@case()
+def same_file_twice(env):
+    cache = blank_cache(env)
+    os.symlink(cache, env.path("symlink"))
+    os.link(cache, env.path("hardlink"))
+    for other in (cache, env.path("symlink"), env.path("hardlink")):
+        refused(env, f"cache={cache}", f"backing={other}", says=(re.escape(other), "same file"))
+
+
+@case()
+def in_use(env):
+    """Another server has the cache, or the backing store, or both."""
+    cache, backing = blank_cache(env), backing_file(env)
+    other_cache = env.make_file("other-cache", 8 * M)
+    other_backing = env.make_file("other-backing", 8 * M)
+    server = env.serve(cache=cache, backing=backing)
+    h = server.connect()
+    for args, path in (((cache, other_backing), cache), ((other_cache, backing), backing),
+                       ((backing, cache), cache), ((cache, backing), backing)):
+        # No comparison of files here: the first server may be writing.
+        text = env.refused(f"cache={args[0]}", f"backing={args[1]}")
+        assert path in text and re.search("in use|used by|locked", text), text
+    assert file_hash(other_cache) == file_hash(env.make_file("zeros", 8 * M))
+    h.pwrite(b"x" * 4096, 0)
+    h.flush()
+    h.shutdown()
+    server.stop()
+
+
+@case()
+def other_size(env):
+    cache, backing = blank_cache(env), backing_file(env)
+    refused(env, f"cache={cache}", f"backing={backing}", "cache-size=16M",
+            says=(cache, "8M", "16M", "leave out cache-size="))
+
+
+@case()
+def too_small(env):
+    """The message says how small is possible, and that size indeed works."""
+    backing = backing_file(env)
+    for segment in ("1M", "8K"):
+        cache = blank_cache(env, 1 * M)
+        text = env.refused(f"cache={cache}", f"backing={backing}", f"segment-size={segment}")
+        assert cache in text and "too small" in text, text
+        least = re.search(r"the least is (\d+[KMG]?) ", text).group(1)
+        refused(env, f"cache={cache}", f"backing={backing}", f"segment-size={segment}",
+                says=("too small",))
+        fresh = env.path(f"fresh-{segment}")
+        refused(env, f"cache={fresh}", f"backing={backing}", f"segment-size={segment}",
+                "cache-size=64K", says=("too small", f"least is {least}"))
+        server = env.serve(cache=fresh, backing=backing, cache_size=least, segment_size=segment)
+        h = server.connect()
+        h.pwrite(b"s" * 4096, 0)
+        h.shutdown()
+        server.stop()
+
+
+@case()
+def other_backing_store_under_dirty_data(env):
+    cache, backing = dirty_cache(env)
+    other = env.make_file("other", 8 * M, env.rng.randbytes(8 * M))
+    refused(env, f"cache={cache}", f"backing={other}", says=(other, "not written back"))
+    # What was refused did no harm.
+    server = env.serve(cache=cache, backing=backing)
+    h = server.connect()
+    assert h.pread(4096, 7 * M) == b"d" * 4096
+    h.shutdown()
+    server.stop()
+
+
+@case()
+def shrunk_backing_store(env):
+    cache, backing = dirty_cache(env)
+    os.truncate(backing, 6 * M)
+    refused(env, f"cache={cache}", f"backing={backing}", says=(backing, "restore its size"))
+
+
+@case()
+def changed_backing_store_under_dirty_data(env):
+    """Somebody wrote to the backing store alone, where the fingerprint looks."""
+    cache, backing = dirty_cache(env)
+    spoil(backing, 0)
+    refused(env, f"cache={cache}", f"backing={backing}", says=(backing, "not written back"))
+
+
+@case()
+def unknown_version(env):
+    cache, backing = dirty_cache(env)
+    patch(cache, AT_VERSION, "I", 99)
+    for fmt in ("auto", "no"):
+        refused(env, f"cache={cache}", f"backing={backing}", f"format={fmt}",
+                says=(cache, "version 99"))
+
+
+@case()
+def unknown_incompatible_feature(env):
+    cache, backing = dirty_cache(env)
+    patch(cache, AT_INCOMPAT, "Q", 1 << 40)
+    refused(env, f"cache={cache}", f"backing={backing}", says=(cache, "feature"))
+
+
+@case()
+def both_superblocks_broken(env):
+    """Still recognised as a logcache, so it is never taken for blank or foreign."""
+    cache, backing = dirty_cache(env)
+    spoil(cache, 200)
+    spoil(cache, 4096 + 200)
+    refused(env, f"cache={cache}", f"backing={backing}", says=(cache, "superblock|damaged|corrupt"))
+
+
+@case()
+def one_superblock_broken_is_fine(env):
+    cache, backing = dirty_cache(env)
+    spoil(cache, 200)
+    server = env.serve(cache=cache, backing=backing)
+    h = server.connect()
+    assert h.pread(4096, 1 * M) == b"d" * 4096
+    h.shutdown()
+    server.stop()
+
+
+@case()
+def truncated_cache(env):
+    cache, backing = dirty_cache(env)
+    os.truncate(cache, 5 * M)
+    refused(env, f"cache={cache}", f"backing={backing}", says=(cache,))
+
+
+@case()
+def force_formats_anything(env):
+    """format=force does what it says, and says so."""
+    cache, backing = dirty_cache(env)
+    other = env.make_file("other", 8 * M, env.rng.randbytes(1 * M))
+    server = env.serve(cache=cache, backing=other, format="force")
+    assert re.search("warning: .*logcache on .* is destroyed", server.log()), server.log()
+    h = server.connect()
+    with open(other, "rb") as f:
+        assert h.pread(8 * M, 0) == f.read()
+    h.shutdown()
+    server.stop()
+
+    spoil(cache, 0)
+    spoil(cache, 4096)
+    server = env.serve(cache=cache, backing=other, format="force")
+    assert "is destroyed" in server.log(), server.log()
+    server.stop()
+
+
+@case()
+def unknown_export(env):
+    cache, backing = blank_cache(env), backing_file(env)
+    server = env.serve(cache=cache, backing=backing)
+    done = subprocess.run(["nbdinfo", "--size", f"nbd+unix:///other?socket={server.socket}"],
+                          capture_output=True, check=False)
+    assert done.returncode != 0
+    server.stop()
