@@ -7,8 +7,6 @@
  * superblock first, durable in both copies (I1), then what changed in the volume table.
  */
 #include <assert.h>
-#include <stdarg.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "fingerprint.h"
@@ -25,18 +23,6 @@ struct lc_cache {
 	bool changed[LC_VOLUMES_MAX + 1];		/* table entries to be written at opening */
 	unsigned nr_volumes;
 };
-
-int lc_fail(struct lc_error *err, int code, const char *fmt, ...)
-{
-	va_list args;
-
-	if (err) {
-		va_start(args, fmt);
-		vsnprintf(err->text, sizeof err->text, fmt, args);
-		va_end(args);
-	}
-	return code;
-}
 
 /* --- format --- */
 
@@ -549,7 +535,7 @@ void lc_cache_stats(struct lc_cache *c, struct lc_stats *out)
 	out->cached_blocks = ring->index.nr_entries;
 	out->capacity_blocks = (u64)ring->nr * (ring->segment_blocks - 1);
 	out->memory_bytes = lc_index_bytes(&ring->index) + ring->nr * sizeof *ring->segments +
-			    lc_writeback_bytes(&c->writeback) +
+			    lc_sweep_bytes(&c->writeback.sweep) +
 			    (u64)core->settings.nr_buffers * ring->segment_blocks * LC_BLOCK;
 	lc_mutex_unlock(&core->lock);
 }

@@ -17,30 +17,89 @@
 /* Look-ups in one critical section. */
 #define SLICE 16u
 
-int lc_sweep_open(struct lc_writeback *w)
+/* --- begin and end --- */
+
+/* The buffers of all runs. */
+static size_t runs_bytes(const struct lc_sweep *sw)
 {
-	struct lc_area area = {w->memory, lc_writeback_memory_bytes(w)};
-	int err = lc_queue_open(w->core->ssd, LC_NR_RUNS * 4, &area, 1, &w->ssd);
+	return (size_t)LC_NR_RUNS * sw->run_blocks * LC_BLOCK;
+}
+
+int lc_sweep_init(struct lc_sweep *sw, struct lc_core *core, struct lc_log *log,
+		  struct lc_volume **volumes)
+{
+	/* 12 bytes for each of these: 3/4 of a byte per block of the cache. */
+	u32 blocks = core->ring.nr * core->ring.segment_blocks, max = blocks / 16;
+	u32 run_blocks = blocks / 64;
+
+	*sw = (struct lc_sweep){
+		.core = core,
+		.log = log,
+		.volumes = volumes,
+		.max = max < LC_RUN_BLOCKS_MIN * 2 ? LC_RUN_BLOCKS_MIN * 2 : max,
+	};
+	if (run_blocks < LC_RUN_BLOCKS_MIN)
+		run_blocks = LC_RUN_BLOCKS_MIN;
+	sw->run_blocks = run_blocks > LC_RUN_BLOCKS_MAX ? LC_RUN_BLOCKS_MAX : run_blocks;
+	sw->backing = lc_alloc((LC_VOLUMES_MAX + 1) * sizeof *sw->backing);
+	sw->runs = lc_alloc(LC_NR_RUNS * sizeof *sw->runs);
+	sw->memory = lc_alloc(runs_bytes(sw));
+	sw->places = lc_alloc(sw->max * sizeof *sw->places);
+	sw->written = lc_alloc(sw->max * sizeof *sw->written);
+	if (!sw->backing || !sw->runs || !sw->memory || !sw->places || !sw->written) {
+		lc_sweep_destroy(sw);
+		return -ENOMEM;
+	}
+	for (u32 i = 0; i < LC_NR_RUNS; i++) {
+		sw->runs[i].buf = sw->memory + (size_t)i * sw->run_blocks * LC_BLOCK;
+		sw->runs[i].next = sw->free_runs;
+		sw->free_runs = &sw->runs[i];
+	}
+	return 0;
+}
+
+void lc_sweep_destroy(struct lc_sweep *sw)
+{
+	if (!sw->core)
+		return;
+	lc_free(sw->backing, (LC_VOLUMES_MAX + 1) * sizeof *sw->backing);
+	lc_free(sw->runs, LC_NR_RUNS * sizeof *sw->runs);
+	lc_free(sw->memory, runs_bytes(sw));
+	lc_free(sw->places, sw->max * sizeof *sw->places);
+	lc_free(sw->written, sw->max * sizeof *sw->written);
+	*sw = (struct lc_sweep){0};
+}
+
+u64 lc_sweep_bytes(const struct lc_sweep *sw)
+{
+	return (u64)sw->max * (sizeof *sw->places + sizeof *sw->written) +
+	       LC_NR_RUNS * sizeof *sw->runs + runs_bytes(sw);
+}
+
+int lc_sweep_open(struct lc_sweep *sw)
+{
+	struct lc_area area = {sw->memory, runs_bytes(sw)};
+	int err = lc_queue_open(sw->core->ssd, LC_NR_RUNS * 4, &area, 1, &sw->ssd);
 
 	for (u32 id = 1; id <= LC_VOLUMES_MAX && !err; id++)
-		if (w->volumes[id])
-			err = lc_queue_open(w->volumes[id]->backing, LC_NR_RUNS, &area, 1,
-					    &w->backing[id]);
+		if (sw->volumes[id])
+			err = lc_queue_open(sw->volumes[id]->backing, LC_NR_RUNS, &area, 1,
+					    &sw->backing[id]);
 	if (err)
-		lc_sweep_close(w);
+		lc_sweep_close(sw);
 	return err;
 }
 
-void lc_sweep_close(struct lc_writeback *w)
+void lc_sweep_close(struct lc_sweep *sw)
 {
 	for (u32 id = 1; id <= LC_VOLUMES_MAX; id++) {
-		if (w->backing[id])
-			lc_queue_close(w->backing[id]);
-		w->backing[id] = NULL;
+		if (sw->backing[id])
+			lc_queue_close(sw->backing[id]);
+		sw->backing[id] = NULL;
 	}
-	if (w->ssd)
-		lc_queue_close(w->ssd);
-	w->ssd = NULL;
+	if (sw->ssd)
+		lc_queue_close(sw->ssd);
+	sw->ssd = NULL;
 }
 
 /* --- collect --- */
@@ -57,13 +116,13 @@ static int compare_places(const void *a, const void *b)
  * or as many as fit. When the buffer is full its upper half is given up, and with it everything
  * that lies higher: the next range finds it.
  */
-static void collect(struct lc_writeback *w, u64 upto)
+static void collect(struct lc_sweep *sw, u64 upto)
 {
-	struct lc_core *c = w->core;
+	struct lc_core *c = sw->core;
 	struct lc_ring *ring = &c->ring;
 	u64 limit = UINT64_MAX;
 
-	w->nr_places = 0;
+	sw->nr_places = 0;
 	for (u64 id = ring->tail_id + 1; id <= upto; id++) {
 		u32 first = lc_ring_first_slot(ring, id);
 		bool full = false;
@@ -73,45 +132,45 @@ static void collect(struct lc_writeback *w, u64 upto)
 			u64 key = lc_index_slot(&ring->index, first + i)->key;
 			u64 place = lc_key_place(key);
 
-			if (!(key & LC_SLOT_DIRTY) || place <= w->covered || place > limit)
+			if (!(key & LC_SLOT_DIRTY) || place <= sw->covered || place > limit)
 				continue;
-			w->places[w->nr_places++] = place;
-			full = w->nr_places == w->max;
+			sw->places[sw->nr_places++] = place;
+			full = sw->nr_places == sw->max;
 		}
 		lc_mutex_unlock(&c->lock);
 		if (full) {
-			qsort(w->places, w->nr_places, sizeof *w->places, compare_places);
-			w->nr_places /= 2;
-			limit = w->places[w->nr_places - 1];
+			qsort(sw->places, sw->nr_places, sizeof *sw->places, compare_places);
+			sw->nr_places /= 2;
+			limit = sw->places[sw->nr_places - 1];
 			id--; /* the rest of this segment, and some of it again */
 		}
 	}
-	qsort(w->places, w->nr_places, sizeof *w->places, compare_places);
+	qsort(sw->places, sw->nr_places, sizeof *sw->places, compare_places);
 }
 
 /* --- build --- */
 
 /* The slot of a place if it may be written back now: dirty and durable (I8). [lock] */
-static u32 writable(struct lc_writeback *w, u64 place)
+static u32 writable(struct lc_sweep *sw, u64 place)
 {
-	struct lc_ring *ring = &w->core->ring;
+	struct lc_ring *ring = &sw->core->ring;
 	u64 key = place << 16;
 	u32 slot = lc_index_find(&ring->index, lc_key_volume(key), lc_key_block(key));
 
 	if (!slot || !(lc_index_slot(&ring->index, slot)->key & LC_SLOT_DIRTY) ||
-	    (lc_ring_segment_of(ring, slot)->id > w->log->durable_id &&
+	    (lc_ring_segment_of(ring, slot)->id > sw->log->durable_id &&
 	     !LC_MUTANT(write_back_undurable)))
 		return 0;
 	return slot;
 }
 
-static void add_piece(struct lc_writeback *w, struct lc_run *r, u32 slot)
+static void add_piece(struct lc_sweep *sw, struct lc_run *r, u32 slot)
 {
-	const struct lc_slot *s = lc_index_slot(&w->core->ring.index, slot);
+	const struct lc_slot *s = lc_index_slot(&sw->core->ring.index, slot);
 	struct lc_piece *p = &r->pieces[r->nr++];
 
 	*p = (struct lc_piece){.slot = slot, .crc = s->crc, .mask = lc_key_mask(s->key)};
-	p->pin = lc_log_pin(w->log, slot, &p->data);
+	p->pin = lc_log_pin(sw->log, slot, &p->data);
 	assert(p->pin != LC_PIN_BUSY); /* durable: its record was sealed long ago */
 }
 
@@ -120,37 +179,37 @@ static void add_piece(struct lc_writeback *w, struct lc_run *r, u32 slot)
  * as blocks are adjacent and writable. A block that has only some of its sectors is a run of its own.
  * Returns false if PLACE need not be written any more.
  */
-static bool build_run(struct lc_writeback *w, u64 place, struct lc_run *r)
+static bool build_run(struct lc_sweep *sw, u64 place, struct lc_run *r)
 {
-	struct lc_core *c = w->core;
+	struct lc_core *c = sw->core;
 	u64 first = place, at;
-	u32 slot, room = w->max - w->nr_written;
+	u32 slot, room = sw->max - sw->nr_written;
 
-	if (room > w->run_blocks)
-		room = w->run_blocks;
+	if (room > sw->run_blocks)
+		room = sw->run_blocks;
 	r->nr = r->nr_ios = 0;
 	r->error = 0;
 	lc_mutex_lock(&c->lock);
-	if (!writable(w, place)) {
+	if (!writable(sw, place)) {
 		c->stats.superseded_blocks++;
 		lc_mutex_unlock(&c->lock);
 		return false;
 	}
-	while (place - first + 1 < room / 2 && place - first < SLICE && first - 1 > w->covered &&
+	while (place - first + 1 < room / 2 && place - first < SLICE && first - 1 > sw->covered &&
 	       lc_key_volume((first - 1) << 16) == lc_key_volume(place << 16) &&
-	       writable(w, first - 1))
+	       writable(sw, first - 1))
 		first--;
-	for (at = first; r->nr < room && (slot = writable(w, at)); at++) {
+	for (at = first; r->nr < room && (slot = writable(sw, at)); at++) {
 		if (lc_key_volume(at << 16) != lc_key_volume(place << 16))
 			break;
 		if (lc_key_mask(lc_index_slot(&c->ring.index, slot)->key) != LC_MASK_FULL) {
 			if (!r->nr) {
-				add_piece(w, r, slot);
+				add_piece(sw, r, slot);
 				at++;
 			}
 			break;
 		}
-		add_piece(w, r, slot);
+		add_piece(sw, r, slot);
 		if (r->nr % SLICE == 0) {
 			lc_mutex_unlock(&c->lock);
 			lc_mutex_lock(&c->lock);
@@ -159,19 +218,19 @@ static bool build_run(struct lc_writeback *w, u64 place, struct lc_run *r)
 	lc_mutex_unlock(&c->lock);
 	if (!r->nr)
 		return false; /* superseded while we built the run */
-	r->v = w->volumes[lc_key_volume(place << 16)];
+	r->v = sw->volumes[lc_key_volume(place << 16)];
 	r->block = lc_key_block(first << 16);
-	w->covered = at - 1;
+	sw->covered = at - 1;
 	for (u32 i = 0; i < r->nr; i++)
-		w->written[w->nr_written++] = r->pieces[i].slot;
+		sw->written[sw->nr_written++] = r->pieces[i].slot;
 	return true;
 }
 
 /* --- read --- */
 
-static void reap_ssd(struct lc_writeback *w, u32 *reading)
+static void reap_ssd(struct lc_sweep *sw, u32 *reading)
 {
-	struct lc_io *done = lc_queue_wait(w->ssd, LC_FOREVER);
+	struct lc_io *done = lc_queue_wait(sw->ssd, LC_FOREVER);
 
 	while (done) {
 		struct lc_io *io = done;
@@ -187,7 +246,7 @@ static void reap_ssd(struct lc_writeback *w, u32 *reading)
 }
 
 /* Gather a run's data: copies from buffers now, reads of the SSD into the queue. Returns how many. */
-static u32 read_run(struct lc_writeback *w, struct lc_run *r)
+static u32 read_run(struct lc_sweep *sw, struct lc_run *r)
 {
 	u32 nr_ios = 0;
 
@@ -208,25 +267,25 @@ static u32 read_run(struct lc_writeback *w, struct lc_run *r)
 			.offset_bytes = lc_slot_offset_bytes(p->slot),
 			.owner = r,
 		};
-		lc_queue_submit(w->ssd, &r->ios[nr_ios++]);
+		lc_queue_submit(sw->ssd, &r->ios[nr_ios++]);
 	}
 	return nr_ios;
 }
 
 /* Whether a block of a failed read is really unreadable, and whether its content is what was written. */
-static bool verify_piece(struct lc_writeback *w, struct lc_piece *p, u8 *block)
+static bool verify_piece(struct lc_sweep *sw, struct lc_piece *p, u8 *block)
 {
 	if (p->bad)
-		p->bad = lc_store_read(w->core->ssd, block, LC_BLOCK, lc_slot_offset_bytes(p->slot));
+		p->bad = lc_store_read(sw->core->ssd, block, LC_BLOCK, lc_slot_offset_bytes(p->slot));
 	if (!p->bad)
 		p->bad = lc_crc32c(block, LC_BLOCK) != p->crc;
 	return !p->bad;
 }
 
 /* I10: a dirty block that cannot be read is lost, unless it was overwritten meanwhile. */
-static void lose_piece(struct lc_writeback *w, const struct lc_run *r, u32 i)
+static void lose_piece(struct lc_sweep *sw, const struct lc_run *r, u32 i)
 {
-	struct lc_core *c = w->core;
+	struct lc_core *c = sw->core;
 	const struct lc_piece *p = &r->pieces[i];
 	bool lost = false;
 	int err = 0;
@@ -248,14 +307,14 @@ static void lose_piece(struct lc_writeback *w, const struct lc_run *r, u32 i)
 		       "input/output error until it is overwritten",
 		       c->ssd->name, (unsigned long long)(r->block + i), r->v->backing->name);
 	if (err)
-		w->error = err;
+		sw->error = err;
 }
 
 /* --- write --- */
 
-static void backing_failed(struct lc_writeback *w, struct lc_volume *v, int err)
+static void backing_failed(struct lc_sweep *sw, struct lc_volume *v, int err)
 {
-	struct lc_core *c = w->core;
+	struct lc_core *c = sw->core;
 	bool first;
 
 	lc_mutex_lock(&c->lock);
@@ -268,10 +327,10 @@ static void backing_failed(struct lc_writeback *w, struct lc_volume *v, int err)
 	if (first)
 		lc_log(LC_LOG_ERROR, "%s: write-back fails: %s: trying again every %u ms",
 		       v->backing->name, strerror(-err), c->settings.retry_ms);
-	w->error = err;
+	sw->error = err;
 }
 
-static void submit_write(struct lc_writeback *w, struct lc_run *r, u32 from_bytes, u32 to_bytes)
+static void submit_write(struct lc_sweep *sw, struct lc_run *r, u32 from_bytes, u32 to_bytes)
 {
 	struct lc_io *io = &r->ios[r->nr_ios++];
 
@@ -289,14 +348,14 @@ static void submit_write(struct lc_writeback *w, struct lc_run *r, u32 from_byte
 	} else {
 		io->buf = r->buf + from_bytes;
 	}
-	lc_queue_submit(w->backing[r->v->id], io);
+	lc_queue_submit(sw->backing[r->v->id], io);
 }
 
 /*
  * A block of which only some sectors are ours: write those, or, where the store's logical block is larger
  * than a sector, widen it with what the store has.
  */
-static int write_part(struct lc_writeback *w, struct lc_run *r)
+static int write_part(struct lc_sweep *sw, struct lc_run *r)
 {
 	struct lc_store *backing = r->v->backing;
 	u8 mask = r->pieces[0].mask;
@@ -310,7 +369,7 @@ static int write_part(struct lc_writeback *w, struct lc_run *r)
 		for (u32 i = 0; i < LC_SECTORS_PER_BLOCK; i++)
 			if (!(mask & 1u << i))
 				memcpy(r->buf + i * LC_SECTOR, old + i * LC_SECTOR, LC_SECTOR);
-		submit_write(w, r, 0, LC_BLOCK);
+		submit_write(sw, r, 0, LC_BLOCK);
 		return 0;
 	}
 	while (mask) {
@@ -318,59 +377,59 @@ static int write_part(struct lc_writeback *w, struct lc_run *r)
 		u32 nr = __builtin_ctz(~(u32)(mask >> first));
 
 		mask &= ~(((1u << nr) - 1) << first);
-		submit_write(w, r, first * LC_SECTOR, (first + nr) * LC_SECTOR);
+		submit_write(sw, r, first * LC_SECTOR, (first + nr) * LC_SECTOR);
 	}
 	return 0;
 }
 
-static void release_run(struct lc_writeback *w, struct lc_run *r)
+static void release_run(struct lc_sweep *sw, struct lc_run *r)
 {
-	r->next = w->free_runs;
-	w->free_runs = r;
+	r->next = sw->free_runs;
+	sw->free_runs = r;
 }
 
 /* The data of a run is there: let go of the log, and write. */
-static void write_run(struct lc_writeback *w, struct lc_run *r)
+static void write_run(struct lc_sweep *sw, struct lc_run *r)
 {
-	struct lc_core *c = w->core;
+	struct lc_core *c = sw->core;
 	u64 samples = lc_samples_in(r->v->size_bytes, r->block, r->nr);
 	u32 from = 0;
 	int err = 0;
 
 	for (u32 i = 0; i < r->nr; i++)
-		if (!verify_piece(w, &r->pieces[i], r->buf + (size_t)i * LC_BLOCK))
-			lose_piece(w, r, i);
+		if (!verify_piece(sw, &r->pieces[i], r->buf + (size_t)i * LC_BLOCK))
+			lose_piece(sw, r, i);
 	lc_mutex_lock(&c->lock);
 	for (u32 i = 0; i < r->nr; i++)
-		lc_log_unpin(w->log, r->pieces[i].slot, r->pieces[i].pin);
+		lc_log_unpin(sw->log, r->pieces[i].slot, r->pieces[i].pin);
 	r->v->touched |= samples;
 	c->stats.writeback_blocks += r->nr;
-	lc_log_unlock(w->log);
+	lc_log_unlock(sw->log);
 
 	if (r->pieces[0].mask != LC_MASK_FULL) {
 		if (!r->pieces[0].bad)
-			err = write_part(w, r);
+			err = write_part(sw, r);
 	} else {
 		for (u32 i = 0; i <= r->nr; i++)
 			if (i == r->nr || r->pieces[i].bad) {
 				if (i > from)
-					submit_write(w, r, from * LC_BLOCK, i * LC_BLOCK);
+					submit_write(sw, r, from * LC_BLOCK, i * LC_BLOCK);
 				from = i + 1;
 			}
 	}
 	if (err)
-		backing_failed(w, r->v, err);
+		backing_failed(sw, r->v, err);
 	lc_mutex_lock(&c->lock);
 	c->stats.writeback_ios += r->nr_ios;
 	lc_mutex_unlock(&c->lock);
 	if (!r->nr_ios)
-		release_run(w, r);
+		release_run(sw, r);
 }
 
 /* Wait for at least one write of a volume to complete. */
-static u32 reap_backing(struct lc_writeback *w, struct lc_volume *v)
+static u32 reap_backing(struct lc_sweep *sw, struct lc_volume *v)
 {
-	struct lc_io *done = lc_queue_wait(w->backing[v->id], LC_FOREVER);
+	struct lc_io *done = lc_queue_wait(sw->backing[v->id], LC_FOREVER);
 	u32 nr = 0;
 
 	while (done) {
@@ -383,8 +442,8 @@ static u32 reap_backing(struct lc_writeback *w, struct lc_volume *v)
 		if (--r->nr_ios)
 			continue;
 		if (r->error)
-			backing_failed(w, v, r->error);
-		release_run(w, r);
+			backing_failed(sw, v, r->error);
+		release_run(sw, r);
 		nr++;
 	}
 	return nr;
@@ -393,14 +452,14 @@ static u32 reap_backing(struct lc_writeback *w, struct lc_volume *v)
 /* --- a range, a sweep --- */
 
 /* Only now, after the backing flush, the blocks are clean (I3). */
-static void clean_written(struct lc_writeback *w)
+static void clean_written(struct lc_sweep *sw)
 {
-	struct lc_core *c = w->core;
+	struct lc_core *c = sw->core;
 
-	for (u32 i = 0; i < w->nr_written; i += SLICE) {
+	for (u32 i = 0; i < sw->nr_written; i += SLICE) {
 		lc_mutex_lock(&c->lock);
-		for (u32 k = i; k < w->nr_written && k < i + SLICE; k++)
-			lc_block_clean(&c->ring, w->written[k]);
+		for (u32 k = i; k < sw->nr_written && k < i + SLICE; k++)
+			lc_block_clean(&c->ring, sw->written[k]);
 		lc_mutex_unlock(&c->lock);
 	}
 }
@@ -409,75 +468,75 @@ static void clean_written(struct lc_writeback *w)
  * Write the runs of the places from *AT on that belong to one volume, as far as `written` has room; flush that
  * volume; turn them clean.
  */
-static void write_range(struct lc_writeback *w, u32 *at)
+static void write_range(struct lc_sweep *sw, u32 *at)
 {
-	struct lc_volume *v = w->volumes[lc_key_volume(w->places[*at] << 16)];
+	struct lc_volume *v = sw->volumes[lc_key_volume(sw->places[*at] << 16)];
 	u32 in_flight = 0;
 	bool more = true;
 	int err;
 
-	w->nr_written = 0;
+	sw->nr_written = 0;
 	while (more || in_flight) {
 		struct lc_run *ready = NULL, **last = &ready;
 		u32 reading = 0;
 
-		while (more && w->free_runs) {
-			struct lc_run *r = w->free_runs;
-			u64 place = *at < w->nr_places ? w->places[*at] : 0;
+		while (more && sw->free_runs) {
+			struct lc_run *r = sw->free_runs;
+			u64 place = *at < sw->nr_places ? sw->places[*at] : 0;
 
-			more = !w->error && *at < w->nr_places &&
-			       w->volumes[lc_key_volume(place << 16)] == v &&
-			       w->nr_written < w->max;
+			more = !sw->error && *at < sw->nr_places &&
+			       sw->volumes[lc_key_volume(place << 16)] == v &&
+			       sw->nr_written < sw->max;
 			if (!more)
 				break;
 			++*at;
-			if (place <= w->covered || !build_run(w, place, r))
+			if (place <= sw->covered || !build_run(sw, place, r))
 				continue;
-			w->free_runs = r->next;
-			reading += read_run(w, r);
+			sw->free_runs = r->next;
+			reading += read_run(sw, r);
 			*last = r;
 			r->next = NULL;
 			last = &r->next;
 		}
 		while (reading)
-			reap_ssd(w, &reading);
+			reap_ssd(sw, &reading);
 		while (ready) {
 			struct lc_run *r = ready;
 
 			ready = r->next;
-			write_run(w, r);
+			write_run(sw, r);
 			in_flight += r->nr_ios > 0;
 		}
-		lc_queue_start(w->backing[v->id]);
+		lc_queue_start(sw->backing[v->id]);
 		if (in_flight)
-			in_flight -= reap_backing(w, v);
+			in_flight -= reap_backing(sw, v);
 	}
 	if (LC_MUTANT(clean_before_flush))
-		clean_written(w);
-	if (w->error || !w->nr_written)
+		clean_written(sw);
+	if (sw->error || !sw->nr_written)
 		return;
 	err = LC_MUTANT(no_backing_flush) ? 0 : lc_store_flush(v->backing);
 	if (err) {
-		backing_failed(w, v, err);
+		backing_failed(sw, v, err);
 		return;
 	}
-	lc_mutex_lock(&w->core->lock);
-	w->core->stats.backing_flushes++;
-	lc_mutex_unlock(&w->core->lock);
-	clean_written(w);
+	lc_mutex_lock(&sw->core->lock);
+	sw->core->stats.backing_flushes++;
+	lc_mutex_unlock(&sw->core->lock);
+	clean_written(sw);
 }
 
-int lc_sweep(struct lc_writeback *w, u64 upto)
+int lc_sweep_run(struct lc_sweep *sw, u64 upto)
 {
-	w->covered = 0; /* below volume 1, block 0 */
-	w->error = 0;
-	lc_mutex_lock(&w->core->lock);
-	w->core->stats.sweeps++;
-	lc_mutex_unlock(&w->core->lock);
+	sw->covered = 0; /* below volume 1, block 0 */
+	sw->error = 0;
+	lc_mutex_lock(&sw->core->lock);
+	sw->core->stats.sweeps++;
+	lc_mutex_unlock(&sw->core->lock);
 	do {
-		collect(w, upto);
-		for (u32 at = 0; at < w->nr_places && !w->error;)
-			write_range(w, &at);
-	} while (w->nr_places && !w->error);
-	return w->error;
+		collect(sw, upto);
+		for (u32 at = 0; at < sw->nr_places && !sw->error;)
+			write_range(sw, &at);
+	} while (sw->nr_places && !sw->error);
+	return sw->error;
 }

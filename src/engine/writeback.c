@@ -8,7 +8,6 @@
 #include <string.h>
 
 #include "fingerprint.h"
-#include "sweep.h"
 
 /* --- the tail (I3) --- */
 
@@ -183,7 +182,7 @@ static void writeback_main(void *arg)
 {
 	struct lc_writeback *w = arg;
 	struct lc_core *c = w->core;
-	int err = lc_sweep_open(w);
+	int err = lc_sweep_open(&w->sweep);
 
 	lc_mutex_lock(&c->lock);
 	w->start_result = err;
@@ -197,7 +196,7 @@ static void writeback_main(void *arg)
 			int failed;
 
 			lc_mutex_unlock(&c->lock);
-			failed = lc_sweep(w, upto);
+			failed = lc_sweep_run(&w->sweep, upto);
 			if (!failed)
 				failed = advance_tail(w);
 			lc_mutex_lock(&c->lock);
@@ -213,7 +212,7 @@ static void writeback_main(void *arg)
 			     lc_now_ns() + pause_ns);
 	}
 	lc_mutex_unlock(&c->lock);
-	lc_sweep_close(w);
+	lc_sweep_close(&w->sweep);
 }
 
 int lc_writeback_drain(struct lc_writeback *w)
@@ -246,54 +245,18 @@ int lc_writeback_drain(struct lc_writeback *w)
 int lc_writeback_init(struct lc_writeback *w, struct lc_core *core, struct lc_log *log,
 		      struct lc_volume **volumes)
 {
-	/* 12 bytes for each of these: 3/4 of a byte per block of the cache. */
-	u32 blocks = core->ring.nr * core->ring.segment_blocks, max = blocks / 16;
-	u32 run_blocks = blocks / 64;
-
-	*w = (struct lc_writeback){
-		.core = core,
-		.log = log,
-		.volumes = volumes,
-		.max = max < LC_RUN_BLOCKS_MIN * 2 ? LC_RUN_BLOCKS_MIN * 2 : max,
-	};
-	if (run_blocks < LC_RUN_BLOCKS_MIN)
-		run_blocks = LC_RUN_BLOCKS_MIN;
-	w->run_blocks = run_blocks > LC_RUN_BLOCKS_MAX ? LC_RUN_BLOCKS_MAX : run_blocks;
+	*w = (struct lc_writeback){.core = core, .log = log, .volumes = volumes};
 	lc_cond_init(&w->done);
-	w->backing = lc_alloc((LC_VOLUMES_MAX + 1) * sizeof *w->backing);
-	w->runs = lc_alloc(LC_NR_RUNS * sizeof *w->runs);
-	w->memory = lc_alloc(lc_writeback_memory_bytes(w));
-	w->places = lc_alloc(w->max * sizeof *w->places);
-	w->written = lc_alloc(w->max * sizeof *w->written);
-	if (!w->backing || !w->runs || !w->memory || !w->places || !w->written) {
-		lc_writeback_destroy(w);
-		return -ENOMEM;
-	}
-	for (u32 i = 0; i < LC_NR_RUNS; i++) {
-		w->runs[i].buf = w->memory + (size_t)i * w->run_blocks * LC_BLOCK;
-		w->runs[i].next = w->free_runs;
-		w->free_runs = &w->runs[i];
-	}
-	return 0;
+	return lc_sweep_init(&w->sweep, core, log, volumes);
 }
 
 void lc_writeback_destroy(struct lc_writeback *w)
 {
 	if (!w->core)
 		return;
-	lc_free(w->backing, (LC_VOLUMES_MAX + 1) * sizeof *w->backing);
-	lc_free(w->runs, LC_NR_RUNS * sizeof *w->runs);
-	lc_free(w->memory, lc_writeback_memory_bytes(w));
-	lc_free(w->places, w->max * sizeof *w->places);
-	lc_free(w->written, w->max * sizeof *w->written);
+	lc_sweep_destroy(&w->sweep);
 	lc_cond_destroy(&w->done);
 	*w = (struct lc_writeback){0};
-}
-
-u64 lc_writeback_bytes(const struct lc_writeback *w)
-{
-	return (u64)w->max * (sizeof *w->places + sizeof *w->written) +
-	       LC_NR_RUNS * sizeof *w->runs + lc_writeback_memory_bytes(w);
 }
 
 int lc_writeback_start(struct lc_writeback *w)
