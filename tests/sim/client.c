@@ -3,8 +3,8 @@
  * client.c - what clients do: random reads, writes and flushes, and the verification of everything.
  *
  * Requests overlap, straddle blocks and hit the same few blocks on purpose. A buffer that was
- * written is changed as soon as lc_write has returned: the engine has no claim to it any more. Client 0 alone
- * uses the byte regions (oracle_bytes.h).
+ * written is changed as soon as lc_write has returned: the engine has no claim to it any more.
+ * Client 0 alone uses the byte regions (oracle_bytes.h).
  */
 #include <stdlib.h>
 #include <string.h>
@@ -43,6 +43,20 @@ void workload_draw(struct workload *w, u32 nr_blocks)
 	}
 }
 
+void workload_stutter(struct workload *w, u32 nr_blocks)
+{
+	*w = (struct workload){
+		.write = 60,
+		.read = 5,
+		.flush = sim_below(40),
+		.fua_percent = sim_below(100),
+		.hot_percent = sim_below(100),
+		.hot_block = sim_below(nr_blocks),
+		.hot_blocks = sim_between(1, 6),
+		.single = sim_one_in(2),
+	};
+}
+
 void clients_create(struct history *h)
 {
 	u32 i;
@@ -77,6 +91,8 @@ static void draw_range(struct client *c, unsigned volume, u32 *sector, u32 *nr)
 
 	if (kind < w->big_percent)
 		*nr = sim_between(64, SIM_IO_MAX / LC_SECTOR);
+	else if (w->single)
+		*nr = LC_SECTORS_PER_BLOCK;
 	else if (kind < 45)
 		*nr = sim_between(1, 2 * LC_SECTORS_PER_BLOCK);
 	else if (kind < 85)
@@ -91,7 +107,7 @@ static void draw_range(struct client *c, unsigned volume, u32 *sector, u32 *nr)
 		*sector = c->cursor;
 	else
 		*sector = sim_below(all);
-	if (sim_one_in(2)) /* whole blocks */
+	if (w->single || sim_one_in(2)) /* whole blocks */
 		*sector = *sector / LC_SECTORS_PER_BLOCK * LC_SECTORS_PER_BLOCK;
 	else if (sim_one_in(2))
 		*sector += sim_below(LC_SECTORS_PER_BLOCK);
@@ -113,8 +129,8 @@ static void do_write(struct client *c, unsigned volume)
 
 	draw_range(c, volume, &sector, &nr);
 	version = oracle_write_submit(volume, sector, nr, fua, buf);
-	r = lc_write(lc_cache_volume(h->cache, volume), buf, nr * LC_SECTOR, (u64)sector * LC_SECTOR,
-		     fua ? LC_FUA : 0);
+	r = lc_write(lc_cache_volume(h->cache, volume), buf, nr * LC_SECTOR,
+		     (u64)sector * LC_SECTOR, fua ? LC_FUA : 0);
 	for (i = 0; i < nr; i++)
 		buf[i * LC_SECTOR + 100] ^= 0x55;
 	oracle_write_done(version, r);
@@ -166,9 +182,10 @@ static void do_stats(struct client *c)
 	struct lc_stats st;
 
 	lc_cache_stats(c->history->cache, &st);
-	if (st.durable_seq > st.seq || st.tail_id > st.head_id || st.dirty_blocks > st.cached_blocks ||
-	    st.cached_blocks > st.capacity_blocks)
-		sim_fail("statistics make no sense: seq %llu durable %llu, head %llu tail %llu, blocks %llu "
+	if (st.durable_seq > st.seq || st.tail_id > st.head_id ||
+	    st.dirty_blocks > st.cached_blocks || st.cached_blocks > st.capacity_blocks)
+		sim_fail("statistics make no sense: seq %llu durable %llu, head %llu tail %llu, "
+			 "blocks %llu "
 			 "cached %llu dirty %llu",
 			 (unsigned long long)st.seq, (unsigned long long)st.durable_seq,
 			 (unsigned long long)st.head_id, (unsigned long long)st.tail_id,
@@ -279,9 +296,9 @@ void clients_run(struct history *h)
 		c->load = h->load;
 		c->nr_ops = h->ops_per_client;
 		c->cursor = 0;
-		if (sim_one_in(4)) /* one that is different from the others */
+		if (!h->stutter && sim_one_in(4)) /* one that is different from the others */
 			workload_draw(&c->load, h->nr_sectors[0] / LC_SECTORS_PER_BLOCK + 1);
-		if (!h->load.flush)
+		if (!h->load.flush && !h->stutter)
 			c->load.flush = c->load.fua_percent = 0;
 		fibers[i] = sim_fiber_start(names[i], client_main, c);
 	}

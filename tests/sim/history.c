@@ -2,11 +2,11 @@
 /*
  * history.c - draws a cache, leads it through its lives and crashes, and compares at the end.
  *
- * At every crash each store is either cut from power or merely loses its process (killed), independently:
- * a machine that loses power, a server that dies, a disk that is pulled with it.
+ * At every crash each store is either cut from power or merely loses its process (killed),
+ * independently: a machine that loses power, a server that dies, a disk that is pulled with it.
  *
- * A crash during the opening repeats recovery from what the last one left half done. At the end the log
- * is drained, the backing stores lose power, and their images alone must equal the volumes.
+ * A crash during the opening repeats recovery from what the last one left half done. At the end the
+ * log is drained, the backing stores lose power, and their images alone must equal the volumes.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -16,6 +16,7 @@
 
 #define STEPS_MAX 8000000u /* of a history; more is a livelock */
 #define LIVES_MAX 5u
+#define LIVES_STUTTER_MAX 12u
 
 static const char *const stage_names[] = { "open", "verify", "work", "drain", "close", "none" };
 
@@ -51,11 +52,13 @@ static void draw_volume(struct history *h, unsigned v)
 	region = size - sim_between(LC_SECTOR, BYTES_REGION_MAX - LC_SECTOR);
 	region -= region % (sim_one_in(2) ? LC_SECTOR : LC_BLOCK);
 	if (size - region > BYTES_REGION_MAX)
-		region += (size - region - BYTES_REGION_MAX + LC_SECTOR - 1) / LC_SECTOR * LC_SECTOR;
+		region +=
+			(size - region - BYTES_REGION_MAX + LC_SECTOR - 1) / LC_SECTOR * LC_SECTOR;
 	h->nr_sectors[v] = (u32)(region / LC_SECTOR);
 	store_sim_reset(&h->backing[v], names[v], size, sim_one_in(2) ? LC_SECTOR : LC_BLOCK, true);
 	sim_trace("%s: %llu bytes, blocks of %u, byte region at %llu", names[v],
-		  (unsigned long long)size, h->backing[v].store.block_bytes, (unsigned long long)region);
+		  (unsigned long long)size, h->backing[v].store.block_bytes,
+		  (unsigned long long)region);
 }
 
 /* What is on the volume before it is cached: zeros, or PRESET. */
@@ -130,17 +133,22 @@ static void draw_life(struct history *h, bool last, bool must_crash)
 	u32 k = sim_below(100);
 
 	h->last = last;
-	h->crash_stage = last	? STAGE_NONE :
-			 k < 22 ? STAGE_OPEN :
-			 k < 32 ? STAGE_VERIFY :
-			 k < 75 ? STAGE_WORK :
-			 k < 83 ? STAGE_DRAIN :
-			 k < 91 ? STAGE_CLOSE :
-				  STAGE_NONE;
+	h->crash_stage = last	  ? STAGE_NONE
+			 : k < 22 ? STAGE_OPEN
+			 : k < 32 ? STAGE_VERIFY
+			 : k < 75 ? STAGE_WORK
+			 : k < 83 ? STAGE_DRAIN
+			 : k < 91 ? STAGE_CLOSE
+				  : STAGE_NONE;
 	if (must_crash)
 		h->crash_stage = STAGE_WORK;
-	h->crash_steps = h->crash_stage == STAGE_WORK ? sim_log_between(20, sim_one_in(20) ? 60000 : 8000) :
-							sim_log_between(1, 600);
+	h->crash_steps = sim_log_between(1, 600);
+	if (h->crash_stage == STAGE_WORK)
+		h->crash_steps = h->stutter ? sim_log_between(10, sim_one_in(3) ? 6000 : 600)
+					    : sim_log_between(20, sim_one_in(20) ? 60000 : 8000);
+	/* The end of an opening, where it writes, is the interesting part. */
+	if (h->crash_stage == STAGE_OPEN && h->open_steps > 8 && sim_one_in(2))
+		h->crash_steps = (u32)h->open_steps - sim_log_between(0, (u32)h->open_steps / 2);
 	h->verify_first = last || !sim_one_in(5);
 	h->never_start = h->crash_stage == STAGE_NONE && !last && sim_one_in(5);
 	h->drain = last || h->crash_stage == STAGE_DRAIN || sim_one_in(4);
@@ -150,19 +158,42 @@ static void draw_life(struct history *h, bool last, bool must_crash)
 	/* With a crash planned for the work, work until it comes. */
 	if (h->crash_stage == STAGE_WORK)
 		h->ops_per_client = UINT32_MAX;
-	workload_draw(&h->load, h->nr_sectors[0] / LC_SECTORS_PER_BLOCK + 1);
+	if (h->stutter) {
+		workload_stutter(&h->load, h->nr_sectors[0] / LC_SECTORS_PER_BLOCK + 1);
+		h->nr_clients = sim_between(1, 2);
+	} else {
+		workload_draw(&h->load, h->nr_sectors[0] / LC_SECTORS_PER_BLOCK + 1);
+	}
 	draw_settings(h);
 	draw_faults(h);
 	h->closed = h->drained = h->lost = false;
 	h->open_error = 0;
-	sim_trace("--- a life: crash in stage %s after %u steps, %u clients, buffers %u, write-back %s, "
+	sim_trace("--- a life: crash in stage %s after %u steps, %u clients, buffers %u, "
+		  "write-back %s, "
 		  "dirty-low %u, idle %u ms, flush-interval %u ms",
-		  stage_names[h->crash_stage], h->crash_steps, h->nr_clients, h->settings.nr_buffers,
-		  h->settings.writeback ? "on" : "off", h->settings.dirty_low_percent,
-		  h->settings.idle_ms, h->settings.flush_interval_ms);
+		  stage_names[h->crash_stage], h->crash_steps, h->nr_clients,
+		  h->settings.nr_buffers, h->settings.writeback ? "on" : "off",
+		  h->settings.dirty_low_percent, h->settings.idle_ms,
+		  h->settings.flush_interval_ms);
 }
 
-/* Between lives something on the SSD decays. Then it may refuse to open, or have lost anything (I11). */
+/*
+ * After a clean close one of the two copies of a metadata page decays (where they are is in
+ * design.md 3): the other one is as good, so nothing at all may be lost.
+ */
+static void damage_metadata(struct history *h)
+{
+	u64 place = 2 * LC_BLOCK * sim_below(2) + LC_BLOCK * sim_below(2);
+
+	store_sim_rot(&h->ssd, place + sim_below(256), sim_between(1, 256));
+	h->metadata_damaged = true; /* once: the other copy may stay the only one for long */
+}
+
+/*
+ * Between lives something in the log decays. The cache may then refuse to open, or answer with EIO,
+ * but never with stale data (I10, I11). Only after a crash it may take the damage for a torn tail,
+ * and lose what no one had recorded as durable.
+ */
 static void damage(struct history *h)
 {
 	u64 zone = lc_cache_min_bytes(h->segment_bytes) - LC_SEGMENTS_MIN * h->segment_bytes;
@@ -173,6 +204,8 @@ static void damage(struct history *h)
 	else
 		store_sim_bad_range(&h->ssd, place, sim_log_between(1, LC_BLOCK));
 	h->damaged = true;
+	if (h->before_valid)
+		return;
 	oracle_allow_loss();
 	bytes_allow_loss();
 }
@@ -243,11 +276,14 @@ static bool open_cache(struct history *h)
 	static const char *const names[ORACLE_VOLUMES_MAX] = { "", "one", "two", "three" };
 	struct lc_volume_spec specs[ORACLE_VOLUMES_MAX];
 	struct lc_error err = { .text = "" };
+	u64 steps = sim_steps();
 	unsigned v;
 
 	for (v = 0; v < h->nr_volumes; v++)
-		specs[v] = (struct lc_volume_spec){ .name = names[v], .backing = &h->backing[v].store };
-	h->open_error = lc_cache_open(&h->ssd.store, specs, h->nr_volumes, &h->settings, &h->cache, &err);
+		specs[v] = (struct lc_volume_spec){ .name = names[v],
+						     .backing = &h->backing[v].store };
+	h->open_error =
+		lc_cache_open(&h->ssd.store, specs, h->nr_volumes, &h->settings, &h->cache, &err);
 	if (h->open_error) {
 		sim_trace("open refused: %d, %s", h->open_error, err.text);
 		if (!h->faults || (h->last && !h->damaged))
@@ -255,6 +291,7 @@ static bool open_cache(struct history *h)
 		h->nr_refused++;
 		return false;
 	}
+	h->open_steps = sim_steps() - steps;
 	oracle_opened();
 	for (v = 0; v < h->nr_volumes; v++)
 		if (lc_volume_size_bytes(lc_cache_volume(h->cache, v)) !=
@@ -368,6 +405,11 @@ static void run_life(struct history *h)
 		if (h->closed)
 			oracle_closed();
 	}
+	if (outcome == SIM_RETURNED) { /* the process ends, also one that could not open */
+		store_sim_crash(&h->ssd, SIM_KILL);
+		for (v = 0; v < h->nr_volumes; v++)
+			store_sim_crash(&h->backing[v], SIM_KILL);
+	}
 	left = sim_life_end();
 	if (outcome == SIM_RETURNED && (left.fibers || left.allocations))
 		sim_fail("%s left over after %s: %u threads, %u allocations of %llu bytes",
@@ -382,6 +424,7 @@ static void format(struct history *h)
 
 	h->crash_stage = STAGE_NONE;
 	h->before_valid = false;
+	h->ssd.faults = (struct sim_faults){ 0 };
 	do {
 		outcome = sim_life("format", format_main, h);
 		if (outcome == SIM_CRASHED) {
@@ -403,7 +446,7 @@ void history_run(struct history *h, u64 seed)
 	sim_seed(seed);
 	sim_history_begin(STEPS_MAX);
 	preset = sim_one_in(2);
-	h->damaged = false;
+	h->damaged = h->metadata_damaged = false;
 	memset(h->nr_sectors, 0, sizeof(h->nr_sectors));
 	draw_cache(h);
 	for (v = 0; v < h->nr_volumes; v++)
@@ -413,12 +456,16 @@ void history_run(struct history *h, u64 seed)
 	for (v = 0; v < h->nr_volumes; v++)
 		fill_volume(h, v, preset);
 	format(h);
-	nr_lives = sim_between(2, LIVES_MAX);
+	h->stutter = sim_one_in(4);
+	h->open_steps = 0;
+	nr_lives = sim_between(2, h->stutter ? LIVES_STUTTER_MAX : LIVES_MAX);
 	crashes = h->nr_crashes;
 	for (life = 0; life < nr_lives; life++) {
 		bool last = life == nr_lives - 1;
 
-		if (h->faults && life && sim_one_in(8))
+		if (h->faults && h->before_valid && !h->metadata_damaged && sim_one_in(4))
+			damage_metadata(h);
+		else if (h->faults && life && sim_one_in(8))
 			damage(h);
 		draw_life(h, last, life == nr_lives - 2 && h->nr_crashes == crashes);
 		run_life(h);

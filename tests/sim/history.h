@@ -6,8 +6,8 @@
  *
  *	format -> life -> crash -> life -> crash -> ... -> last life -> drain -> close -> compare
  *
- * A life is: open (recover), start, verify the whole content, work (clients), maybe drain, close. A crash is
- * planned for a stage of it and a number of steps after the stage began.
+ * A life is: open (recover), start, verify the whole content, work (clients), maybe drain, close. A
+ * crash is planned for a stage of it and a number of steps after the stage began.
  *
  * history.c draws the shape and leads through the lives; client.c is what clients do in them.
  */
@@ -32,6 +32,7 @@ struct workload {
 	u32 hot_percent; /* of the operations: in a few blocks */
 	u32 hot_block, hot_blocks;
 	u32 big_percent;
+	bool single; /* nothing but whole single blocks */
 	u32 think_max_ns;
 	bool sequential;
 	bool drains; /* a client may call lc_cache_drain now and then */
@@ -60,15 +61,18 @@ struct history {
 	enum stage stage, crash_stage;
 	u32 crash_steps;
 	bool last, verify_first, never_start, drain, power_cut_after;
-	bool closed, drained;	/* how it ended */
-	bool lost;		/* a read of everything failed somewhere: some block is lost */
+	bool closed, drained; /* how it ended */
+	bool lost;	      /* a read of everything failed somewhere: some block is lost */
 	int open_error;
 	u32 nr_clients, ops_per_client;
 	struct workload load;
 	struct lc_settings settings;
 	struct lc_stats before; /* the statistics at the last clean close */
 	bool before_valid;
-	bool damaged; /* rot or unreadable places: refusing to open is fine */
+	bool stutter;	/* many short lives with small writes that are flushed at once */
+	u64 open_steps; /* how many the last opening took */
+	bool damaged;	/* rot or unreadable places: refusing to open is fine */
+	bool metadata_damaged; /* one copy of one page; harmless */
 
 	u64 nr_ops, nr_crashes, nr_refused;
 };
@@ -81,6 +85,8 @@ void history_create(struct history *h, unsigned nr_volumes, bool faults);
 /* --- client.c --- */
 
 void workload_draw(struct workload *w, u32 nr_blocks);
+/* Blocks one at a time, made durable one at a time. */
+void workload_stutter(struct workload *w, u32 nr_blocks);
 void clients_create(struct history *h);
 /* Run nr_clients clients, and return when all have finished. */
 void clients_run(struct history *h);

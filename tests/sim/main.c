@@ -3,8 +3,8 @@
  * main.c - logcache-sim: run histories, count them, and say how to replay the one that fails.
  *
  * One history is one seed. With --jobs, children take turns: child j of J runs the histories whose
- * number is j modulo J, so the set of seeds does not depend on J. Counters live in shared memory; the first
- * failure stops everybody after the history at hand.
+ * number is j modulo J, so the set of seeds does not depend on J. Counters live in shared memory;
+ * the first failure stops everybody after the history at hand.
  */
 #include <getopt.h>
 #include <malloc.h>
@@ -61,7 +61,8 @@ static void say_replay(void)
 		     options.faults ? " --faults" : "");
 	if (options.volumes > 1)
 		n += snprintf(line + n - 1, sizeof(line) - (size_t)n, " --volumes %u\n",
-			      options.volumes) - 1;
+			      options.volumes) -
+		     1;
 	if (write(STDERR_FILENO, line, (size_t)n) < 0)
 		_exit(1); /* nobody to tell */
 }
@@ -78,9 +79,9 @@ void sim_report_and_exit(void)
 static void on_signal(int sig)
 {
 	char line[128];
-	int n = snprintf(line, sizeof(line), "\nFAILED: signal %d (%s) on fiber %s at step %llu\n", sig,
-			 sig == SIGABRT ? "an assertion" : "a crash", sim_fiber_name(sim_self()),
-			 (unsigned long long)sim_steps());
+	int n = snprintf(line, sizeof(line), "\nFAILED: signal %d (%s) on fiber %s at step %llu\n",
+			 sig, sig == SIGABRT ? "an assertion" : "a crash",
+			 sim_fiber_name(sim_self()), (unsigned long long)sim_steps());
 
 	if (write(STDERR_FILENO, line, (size_t)n) < 0)
 		_exit(1);
@@ -120,7 +121,8 @@ static void progress(double start, bool final)
 	if (!final && now - last < (tty ? 1.0 : 5.0))
 		return;
 	last = now;
-	fprintf(final ? stdout : stderr, "%s%llu histories, %llu crashes, %llu operations, %.1f s (%.0f histories/s)%s",
+	fprintf(final ? stdout : stderr,
+		"%s%llu histories, %llu crashes, %llu operations, %.1f s (%.0f histories/s)%s",
 		!final && tty ? "\r" : "", (unsigned long long)shared->histories,
 		(unsigned long long)shared->crashes, (unsigned long long)shared->ops, elapsed,
 		elapsed > 0 ? (double)shared->histories / elapsed : 0.0, !final && tty ? "" : "\n");
@@ -132,7 +134,10 @@ static void run_job(unsigned job, double start, bool report)
 	u64 i;
 
 	catch_signals();
-	/* Every life allocates the same buffers; asking the kernel for them again costs half of the time. */
+	/*
+	 * Every life allocates the same buffers; asking the kernel for them again costs half of the
+	 * time.
+	 */
 	mallopt(M_MMAP_THRESHOLD, 1 << 30);
 	mallopt(M_TRIM_THRESHOLD, 1 << 30);
 	history_create(&history, options.volumes, options.faults);
@@ -192,7 +197,8 @@ static int run_children(double start)
 static void usage(FILE *f)
 {
 	fprintf(f,
-		"usage: %s [--seed N] [--histories N] [--seconds S] [--jobs J] [--trace] [--faults]\n"
+		"usage: %s [--seed N] [--histories N] [--seconds S] [--jobs J] [--trace] "
+		"[--faults]\n"
 		"  --seed N       first seed; alone: replay exactly that history\n"
 		"  --histories N  how many (default 1000, seeds N, N+1, ...)\n"
 		"  --seconds S    stop after so long (then --histories is unlimited by default)\n"
@@ -206,10 +212,14 @@ static void usage(FILE *f)
 static void parse(int argc, char **argv)
 {
 	static const struct option longs[] = {
-		{ "seed", required_argument, NULL, 's' },    { "histories", required_argument, NULL, 'n' },
-		{ "seconds", required_argument, NULL, 't' }, { "jobs", required_argument, NULL, 'j' },
-		{ "trace", no_argument, NULL, 'v' },	     { "faults", no_argument, NULL, 'f' },
-		{ "volumes", required_argument, NULL, 'V' }, { "help", no_argument, NULL, 'h' },
+		{ "seed", required_argument, NULL, 's' },
+		{ "histories", required_argument, NULL, 'n' },
+		{ "seconds", required_argument, NULL, 't' },
+		{ "jobs", required_argument, NULL, 'j' },
+		{ "trace", no_argument, NULL, 'v' },
+		{ "faults", no_argument, NULL, 'f' },
+		{ "volumes", required_argument, NULL, 'V' },
+		{ "help", no_argument, NULL, 'h' },
 		{ NULL, 0, NULL, 0 },
 	};
 	bool seeded = false, counted = false;
@@ -269,7 +279,8 @@ int main(int argc, char **argv)
 
 	program = argv[0];
 	parse(argc, argv);
-	shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1,
+		      0);
 	if (shared == MAP_FAILED) {
 		perror("logcache-sim: mmap");
 		return 2;

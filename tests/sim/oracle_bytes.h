@@ -2,13 +2,13 @@
 /*
  * oracle_bytes.h - the judge of writes that are not aligned to sectors.
  *
- * The end of each volume (with the odd bytes after its last whole sector) belongs to one client, which
- * has one operation in progress at a time. So there is a definite content after each operation, and after a
- * crash there must be a k such that
+ * The end of each volume (with the odd bytes after its last whole sector) belongs to one client,
+ * which has one operation in progress at a time. So there is a definite content after each
+ * operation, and after a crash there must be a k such that
  *
- *	operations 1 .. k are there completely, k+1 in any subset of its sectors, and nothing later (I9)
- *	k is not below what a flush, FUA, or the prefix rule of oracle.h guarantees (I2)
- *	each sector, as a whole, is as it was after k or k+1 operations: sectors are not torn
+ *	operations 1 .. k are there completely, k+1 in any subset of its sectors, and nothing later
+ *(I9) k is not below what a flush, FUA, or the prefix rule of oracle.h guarantees (I2) each sector,
+ * as a whole, is as it was after k or k+1 operations: sectors are not torn
  *
  * Other clients write to the sectors beside the region, often inside one block with it.
  */

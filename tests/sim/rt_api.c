@@ -4,8 +4,8 @@
  *
  * Everything that the contract leaves open is used against the engine: a signal wakes any waiter, a
  * wait may end without a cause, a mutex goes to whoever comes first, a copy stops in its middle.
- * Everything that the contract forbids ends the history: unlocking what another fiber locked, locking
- * twice, freeing with another size, sleeping with a mutex held.
+ * Everything that the contract forbids ends the history: unlocking what another fiber locked,
+ * locking twice, freeing with another size, sleeping with a mutex held.
  *
  * Freed memory is filled with rubbish, so that a late reader notices without AddressSanitizer too.
  */
@@ -182,8 +182,8 @@ int lc_cond_wait(struct lc_cond *c, struct lc_mutex *m, u64 deadline_ns)
 	bool late;
 
 	if (sim_self()->held != 1)
-		sim_fail("%s waits for a condition with %u mutexes held", sim_fiber_name(sim_self()),
-			 sim_self()->held);
+		sim_fail("%s waits for a condition with %u mutexes held",
+			 sim_fiber_name(sim_self()), sim_self()->held);
 	release(mx);
 	if (deadline_ns <= sim_now()) {
 		sim_point();

@@ -7,16 +7,16 @@
  * scheduler fiber in between. AddressSanitizer is told of every switch, or it would take one
  * fiber's stack for an overflow of another's.
  *
- * Choosing. Uniform choice rarely produces the long delays that bugs need, so a history is run in one
- * of three ways:
+ * Choosing. Uniform choice rarely produces the long delays that bugs need, so a history is run in
+ * one of three ways:
  *	uniform	   any runnable fiber
  *	starving   as uniform, but one fiber does not run for a while, even if nothing else can: the
  *		   clock jumps past it instead, I/O completes and timers ring
  *	priority   always the runnable fiber of the highest random priority; priorities change at
  *		   random steps (after PCT, Burckhardt et al. 2010)
  *
- * Time moves a little at every step, and jumps to the next event when no fiber can run. No event and no
- * runnable fiber is a deadlock.
+ * Time moves a little at every step, and jumps to the next event when no fiber can run. No event
+ * and no runnable fiber is a deadlock.
  *
  * The mutexes, conditions and so on that the engine sees are in rt_api.c.
  */
@@ -232,7 +232,8 @@ static void __attribute__((noinline)) switch_to(struct fiber *to)
 	sim.self = to;
 #ifdef SIM_ASAN
 	/* A NULL save tells it that this stack will never be returned to. */
-	__sanitizer_start_switch_fiber(sim.previous->state == FIBER_DONE ? NULL : &from_c->fake_stack,
+	__sanitizer_start_switch_fiber(sim.previous->state == FIBER_DONE ? NULL
+									 : &from_c->fake_stack,
 				       context_of(to)->stack, context_of(to)->stack_bytes);
 #endif
 	if (!_setjmp(from_c->env))
@@ -288,7 +289,8 @@ static void count_step(void)
 	if (sim.steps == sim.crash_step)
 		leave_to_root(SIM_CRASHED);
 	if (sim.steps > sim.step_limit)
-		sim_fail("no end after %llu steps: livelock, or waiting for something that never comes",
+		sim_fail("no end after %llu steps: livelock, or waiting for something that never "
+			 "comes",
 			 (unsigned long long)sim.steps);
 }
 
@@ -551,10 +553,10 @@ void sim_dump_fibers(void)
 		if (f->state == FIBER_FREE)
 			continue;
 		fprintf(stderr, "  %-15s %s", f->name,
-			f == sim.self		      ? "running" :
-			f->state == FIBER_RUNNABLE ? "runnable" :
-			f->state == FIBER_DONE     ? "returned, not joined" :
-						     "waits for ");
+			f == sim.self		     ? "running"
+			: f->state == FIBER_RUNNABLE ? "runnable"
+			: f->state == FIBER_DONE     ? "returned, not joined"
+						     : "waits for ");
 		if (f->state == FIBER_BLOCKED && f != sim.self) {
 			fprintf(stderr, "%s", f->wait_what);
 			wait_describe(f);

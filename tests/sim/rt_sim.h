@@ -63,8 +63,8 @@ void sim_sleep(u64 ns);
 /* A scheduling point. */
 void sim_point(void);
 /*
- * Sleep until sim_wake or the deadline; true if it was the deadline. WHAT and OBJ say for the dump of
- * a deadlock what is waited for.
+ * Sleep until sim_wake or the deadline; true if it was the deadline. WHAT and OBJ say for the dump
+ * of a deadlock what is waited for.
  */
 bool sim_block(const char *what, const void *obj, u64 deadline_ns);
 void sim_wake(struct fiber *f);
@@ -85,8 +85,9 @@ enum sim_outcome sim_life(const char *name, void (*fn)(void *), void *arg);
 /* Crash so many steps from now (0: never). May be called from inside the life. */
 void sim_plan_crash(u64 steps);
 /*
- * Drop the fibers and the memory of the life that just ended. Returns what was left over: fibers that
- * are still there, and bytes not freed. Not zero after a clean close is a bug; after a crash it is normal.
+ * Drop the fibers and the memory of the life that just ended. Returns what was left over: fibers
+ * that are still there, and bytes not freed. Not zero after a clean close is a bug; after a crash
+ * it is normal.
  */
 struct sim_leftover {
 	u32 fibers, allocations;
@@ -103,7 +104,9 @@ void sim_trace_line(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 			sim_trace_line(__VA_ARGS__);                                               \
 	} while (0)
 
-/* The history violates something. Prints the reason, the fibers, how to replay; ends the process. */
+/*
+ * The history violates something. Prints the reason, the fibers, how to replay; ends the process.
+ */
 _Noreturn void sim_fail(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 /* Part of a failure's report: what each fiber is doing. */
 void sim_dump_fibers(void);

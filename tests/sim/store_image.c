@@ -2,9 +2,9 @@
 /*
  * store_image.c - what is on a simulated disk, and what remains of it when the power goes.
  *
- * Everything works on sectors, because a sector is what a disk writes atomically. For each sector the
- * number of the write that is certain to be there is kept (media_number), so that a write which a
- * failed flush left in doubt for a long time cannot come back over a newer one that is certain.
+ * Everything works on sectors, because a sector is what a disk writes atomically. For each sector
+ * the number of the write that is certain to be there is kept (media_number), so that a write which
+ * a failed flush left in doubt for a long time cannot come back over a newer one that is certain.
  *
  * The images are reused from history to history; only blocks that were touched are cleared.
  */
@@ -114,9 +114,9 @@ struct sim_write *image_write_begin(struct store_sim *s, u32 len_bytes, u64 offs
 	if (!w)
 		abort();
 	*w = (struct sim_write){ .offset_bytes = offset_bytes,
-				 .len_bytes = len_bytes,
-				 .number = ++s->last_number,
-				 .data = (u8 *)(w + 1) };
+				  .len_bytes = len_bytes,
+				  .number = ++s->last_number,
+				  .data = (u8 *)(w + 1) };
 	remember(s, w);
 	return w;
 }
@@ -176,9 +176,9 @@ static bool in_bad_range(struct store_sim *s, const struct sim_io *io)
 int image_draw_fault(const struct sim_io *io)
 {
 	struct store_sim *s = io->store;
-	const u32 ppm = io->op == LC_IO_READ  ? s->faults.read_ppm :
-			io->op == LC_IO_WRITE ? s->faults.write_ppm :
-						s->faults.flush_ppm;
+	const u32 ppm = io->op == LC_IO_READ	? s->faults.read_ppm
+			: io->op == LC_IO_WRITE ? s->faults.write_ppm
+						: s->faults.flush_ppm;
 	bool fails = s->faults.nth[io->op] > 0 && --s->faults.nth[io->op] == 0;
 
 	if (ppm && sim_below(1000000) < ppm)
@@ -236,8 +236,8 @@ static void flush_succeeded(struct store_sim *s, u32 covers)
 }
 
 /*
- * Nothing is known of the writes since the last good flush: no later flush covers them, and a cache between
- * us and the disk may already have dropped them, so that readers see the old data again.
+ * Nothing is known of the writes since the last good flush: no later flush covers them, and a cache
+ * between us and the disk may already have dropped them, so that readers see the old data again.
  */
 static void flush_failed(struct store_sim *s)
 {
@@ -344,7 +344,7 @@ static void survive(struct store_sim *s, const struct sim_write *w, enum fate fa
 /* Decide for each uncertain write, in order of submission, what becomes of it. */
 static void draw_fates(u8 *fates, u32 n)
 {
-	u32 style = sim_below(8), at = n ? sim_below(n + 1) : 0, i;
+	u32 style = sim_below(9), at = n ? sim_below(n + 1) : 0, i;
 
 	for (i = 0; i < n; i++) {
 		switch (style) {
@@ -365,6 +365,9 @@ static void draw_fates(u8 *fates, u32 n)
 			break;
 		case 5: /* one alone */
 			fates[i] = i == at ? FATE_WHOLE : FATE_LOST;
+			break;
+		case 6: /* beginnings: headers without their data */
+			fates[i] = FATE_PREFIX;
 			break;
 		default:
 			fates[i] = (u8)sim_below(4);
@@ -427,9 +430,11 @@ static void land_or_not(struct store_sim *s, struct sim_io *io)
 		image_apply(io, io->cut[io->order[i]], io->cut[io->order[i] + 1]);
 	if (lands)
 		io->pieces_done = io->nr_pieces;
-	sim_trace("%s: killed: write #%u, %u bytes at %llu in flight: %s", s->store.name, whole->number,
-		  whole->len_bytes, (unsigned long long)whole->offset_bytes,
-		  lands ? "landed" : io->pieces_done ? "landed in part" : "not landed");
+	sim_trace("%s: killed: write #%u, %u bytes at %llu in flight: %s", s->store.name,
+		  whole->number, whole->len_bytes, (unsigned long long)whole->offset_bytes,
+		  lands		    ? "landed"
+		  : io->pieces_done ? "landed in part"
+				    : "not landed");
 	for (i = 0; i < io->pieces_done; i++) {
 		u32 from = io->cut[io->order[i]], to = io->cut[io->order[i] + 1];
 		struct sim_write *w = image_write_begin(s, to - from, io->offset_bytes + from);
@@ -442,6 +447,24 @@ static void land_or_not(struct store_sim *s, struct sim_io *io)
 	memmove(&s->writes[k], &s->writes[k + 1], (s->nr_writes - k - 1) * sizeof(s->writes[0]));
 	s->nr_writes--;
 	free(whole);
+}
+
+/*
+ * After a failed flush or write "nothing is known", but it does not stay so for ever: whoever opens
+ * the device next flushes it, and what it then reads is what is there. (It cannot know that a flush
+ * of its predecessor failed.)
+ */
+static void end_doubts(struct store_sim *s)
+{
+	u32 i;
+
+	for (i = 0; i < s->nr_writes; i++) {
+		struct sim_write *w = s->writes[i];
+
+		if (w->doubtful)
+			memcpy(w->data, s->now + w->offset_bytes, w->len_bytes);
+		w->doubtful = false;
+	}
 }
 
 void store_sim_crash(struct store_sim *s, enum sim_crash kind)
@@ -469,4 +492,6 @@ void store_sim_crash(struct store_sim *s, enum sim_crash kind)
 	store_sim_drop_queues(s);
 	if (kind == SIM_POWER_CUT)
 		power_cut(s);
+	else
+		end_doubts(s);
 }

@@ -6,9 +6,10 @@
  *
  *	stage	 lc_queue_submit: on the queue's list, not yet seen by the disk. What a flush will
  *		 cover is decided here: whatever has completed by now
- *	submit	 lc_queue_start, or a synchronous call: on the disk's list; a crash may let it survive
- *	launch	 no more than `depth` of a queue at a time: random moments are drawn at which its pieces
- *		 take effect and at which it completes
+ *	submit	 lc_queue_start, or a synchronous call: on the disk's list; a crash may let it
+ *		 survive
+ *	launch	 no more than `depth` of a queue at a time: random moments are drawn at which its
+ *		 pieces take effect and at which it completes
  *	done	 its result is known; a queue hands it out in some lc_queue_wait after that
  *
  * Pieces begin at random sectors and take effect in random order.
@@ -24,7 +25,8 @@ struct sim_queue {
 	struct fiber *owner;
 	u32 depth, launched;
 	struct sim_io *staged, **staged_tail;
-	struct sim_io *waiting, **waiting_tail; /* started, beyond the depth; linked by queue_next */
+	struct sim_io *waiting,
+		**waiting_tail; /* started, beyond the depth; linked by queue_next */
 	struct lc_io *completed;
 	bool kicked, sleeping;
 	u32 unreaped; /* submitted and not handed out */
@@ -54,7 +56,8 @@ static void check(const struct store_sim *s, enum lc_io_op op, const void *buf, 
 	if ((uintptr_t)buf % LC_BLOCK || !len_bytes || len_bytes % s->store.block_bytes ||
 	    offset_bytes % s->store.block_bytes || offset_bytes >= end ||
 	    len_bytes > end - offset_bytes)
-		sim_fail("%s: %s of %u bytes at %llu (buffer at ...%03x) breaks the contract: blocks of %u, "
+		sim_fail("%s: %s of %u bytes at %llu (buffer at ...%03x) breaks the contract: "
+			 "blocks of %u, "
 			 "size %llu",
 			 s->store.name, op_names[op], len_bytes, (unsigned long long)offset_bytes,
 			 (unsigned)((uintptr_t)buf % LC_BLOCK), s->store.block_bytes,
@@ -90,6 +93,8 @@ static void launch(struct sim_io *io)
 	u32 delay = sim_log_between(s->min_ns, s->max_ns), i;
 	u64 t = sim_now();
 
+	if (io->op == LC_IO_FLUSH)
+		t += (u64)delay * s->flush_factor;
 	if (sim_one_in(64))
 		delay *= 16; /* the one that takes for ever */
 	io->launched = true;
@@ -202,7 +207,8 @@ static void io_fired(struct sim_event *ev)
 
 /* --- synchronous --- */
 
-static int do_sync(struct lc_store *ls, enum lc_io_op op, void *buf, u32 len_bytes, u64 offset_bytes)
+static int do_sync(struct lc_store *ls, enum lc_io_op op, void *buf, u32 len_bytes,
+		   u64 offset_bytes)
 {
 	static const char *const names[] = { "lc_store_read", "lc_store_write", "lc_store_flush" };
 	static const char *const waits[] = { "a read", "a write", "a flush" };
@@ -437,6 +443,7 @@ void store_sim_reset(struct store_sim *s, const char *name, u64 size_bytes, u32 
 	s->store.block_bytes = block_bytes;
 	s->min_ns = slow ? 4000 : 1000;
 	s->max_ns = sim_log_between(slow ? 8000 : 2000, slow ? 20000000 : 400000);
+	s->flush_factor = sim_one_in(2) ? 0 : sim_log_between(1, 64);
 	s->faults = (struct sim_faults){ 0 };
 	s->nr_reads = s->nr_written = s->nr_flushes = s->nr_faults = 0;
 }

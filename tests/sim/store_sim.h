@@ -2,22 +2,23 @@
 /*
  * store_sim.h - simulated disks that lose power.
  *
- * A disk has two images. `now` is what a reader sees; `media` is what is certain to survive. Between
- * them stands the list of writes that no flush has covered:
+ * A disk has two images. `now` is what a reader sees; `media` is what is certain to survive.
+ * Between them stands the list of writes that no flush has covered:
  *
  *	submitted --(pieces reach `now` at random moments)--> completed --(flush)--> in `media`
  *
- * A flush covers the writes that had completed when it was submitted, no others. At a power cut each
- * other write of the list, completed or in flight, may survive: whole, not at all, its beginning, or any subset
- * of its sectors; overlapping ones in any order. What survives is from then on certain.
+ * A flush covers the writes that had completed when it was submitted, no others. At a power cut
+ * each other write of the list, completed or in flight, may survive: whole, not at all, its
+ * beginning, or any subset of its sectors; overlapping ones in any order. What survives is from
+ * then on certain.
  *
  * A kill (the process dies, the machine does not) is gentler: a write in flight lands or it does
  * not, everything completed stays readable, but it still needs a flush to be certain.
  *
- * I/O takes random virtual time, takes effect in pieces, and completes in random order, so that a reader
- * at the same moment sees torn data, and a buffer that is changed too early reaches the disk changed.
- * The contract of store.h is asserted; overlapping writes in flight fail the history, unless they
- * write the same.
+ * I/O takes random virtual time, takes effect in pieces, and completes in random order, so that a
+ * reader at the same moment sees torn data, and a buffer that is changed too early reaches the disk
+ * changed. The contract of store.h is asserted; overlapping writes in flight fail the history,
+ * unless they write the same.
  *
  * store_sim.c holds the I/O paths, store_image.c the images, power cuts and faults.
  */
@@ -34,10 +35,10 @@
 struct sim_write {
 	u64 offset_bytes;
 	u32 len_bytes;
-	u32 number;	   /* order of submission */
-	u32 done;	   /* order of completion; 0: in flight */
-	bool doubtful;	   /* failed, or a flush that should have covered it did: no flush will */
-	u8 *data;	   /* as it reached the disk */
+	u32 number;    /* order of submission */
+	u32 done;      /* order of completion; 0: in flight */
+	bool doubtful; /* failed, or a flush that should have covered it did: no flush will */
+	u8 *data;      /* as it reached the disk */
 };
 
 /* An I/O from submission to completion. */
@@ -52,7 +53,7 @@ struct sim_io {
 	u32 len_bytes;
 	u64 offset_bytes;
 	struct sim_write *write;
-	u32 covers;	/* a flush: completions up to this one */
+	u32 covers; /* a flush: completions up to this one */
 	int result;
 	bool done, launched;
 	u32 cut[SIM_PIECES_MAX + 1]; /* where its pieces begin, in bytes */
@@ -71,10 +72,11 @@ struct sim_faults {
 struct store_sim {
 	struct lc_store store;
 	u8 *now, *media;
-	u64 image_bytes;      /* capacity of the images */
-	u32 *media_number;    /* per sector: which write is on the media */
-	u8 *touched;	      /* per block: differs from zeros, maybe */
-	u32 min_ns, max_ns;   /* how long an I/O takes */
+	u64 image_bytes;    /* capacity of the images */
+	u32 *media_number;  /* per sector: which write is on the media */
+	u8 *touched;	    /* per block: differs from zeros, maybe */
+	u32 min_ns, max_ns; /* how long an I/O takes */
+	u32 flush_factor;   /* and how much longer a flush */
 	u32 last_number, last_done;
 	struct sim_write **writes;
 	u32 nr_writes, writes_capacity;
