@@ -147,6 +147,10 @@ struct lc_stats {
 	u64 head_id, tail_id, seq, durable_seq, epoch;
 	u64 nr_segments, dirty_segments, dirty_blocks, cached_blocks, capacity_blocks;
 	u64 memory_bytes; /* index, tables and buffers */
+	u32 segment_bytes;
+	/* how it was found at opening */
+	bool was_clean;	       /* closed in good order */
+	u64 recovered_records; /* above the tail */
 };
 
 void lc_cache_stats(struct lc_cache *c, struct lc_stats *out);

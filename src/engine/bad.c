@@ -4,69 +4,86 @@
 int lc_bad_init(struct lc_bad *b)
 {
 	*b = (struct lc_bad){0};
-	b->keys = lc_alloc(LC_BAD_MAX * sizeof *b->keys);
-	return b->keys ? 0 : -ENOMEM;
+	b->entries = lc_alloc(LC_BAD_MAX * sizeof *b->entries);
+	return b->entries ? 0 : -ENOMEM;
 }
 
 void lc_bad_destroy(struct lc_bad *b)
 {
-	lc_free(b->keys, LC_BAD_MAX * sizeof *b->keys);
+	lc_free(b->entries, LC_BAD_MAX * sizeof *b->entries);
 	*b = (struct lc_bad){0};
 }
 
-/* The entry of a block, or `used` if it has none. */
-static u32 find(const struct lc_bad *b, u8 volume, u64 block)
+/* The entry of a block, or NULL. */
+static struct lc_bad_entry *find(const struct lc_bad *b, u8 volume, u64 block)
 {
 	u64 place = lc_key_place(lc_key(volume, block, 0, 0));
-	u32 i = 0;
 
-	while (i < b->used && (!b->keys[i] || lc_key_place(b->keys[i]) != place))
-		i++;
-	return i;
+	for (u32 i = 0; b->nr && i < b->used; i++)
+		if (b->entries[i].key && lc_key_place(b->entries[i].key) == place)
+			return &b->entries[i];
+	return NULL;
 }
 
-int lc_bad_add(struct lc_bad *b, u8 volume, u64 block, u8 mask)
+static struct lc_bad_entry *new_entry(struct lc_bad *b)
 {
-	u32 i = find(b, volume, block);
-	u64 key = lc_key(volume, block, mask, LC_ENTRY_DATA);
+	u32 i = 0;
 
-	if (i == b->used) {
-		for (i = 0; i < b->used && b->keys[i];)
-			i++;
-		if (i == LC_BAD_MAX)
-			return -ENOSPC;
-		if (i == b->used)
-			b->used++;
-		b->nr++;
-	}
-	b->keys[i] |= key;
-	b->changed[i / LC_BAD_PER_PAGE] = true;
-	return 0;
+	while (i < b->used && b->entries[i].key)
+		i++;
+	if (i == LC_BAD_MAX)
+		return NULL;
+	if (i == b->used)
+		b->used++;
+	b->nr++;
+	return &b->entries[i];
+}
+
+static int touch(struct lc_bad *b, const struct lc_bad_entry *e)
+{
+	int page = (int)((e - b->entries) / LC_BAD_PER_PAGE);
+
+	b->changed[page] = true;
+	return page;
+}
+
+int lc_bad_add(struct lc_bad *b, u8 volume, u64 block, u8 mask, u64 seq)
+{
+	struct lc_bad_entry *e = find(b, volume, block);
+
+	if (!e)
+		e = new_entry(b);
+	if (!e)
+		return -ENOSPC;
+	e->key |= lc_key(volume, block, mask, LC_ENTRY_DATA);
+	e->seq = seq;
+	return touch(b, e);
 }
 
 void lc_bad_clear(struct lc_bad *b, u8 volume, u64 block, u8 mask)
 {
-	u32 i;
+	struct lc_bad_entry *e = find(b, volume, block);
 	u8 left;
 
-	if (!b->nr)
+	if (!e || !(lc_key_mask(e->key) & mask))
 		return;
-	i = find(b, volume, block);
-	if (i == b->used)
-		return;
-	left = lc_key_mask(b->keys[i]) & ~mask;
-	b->changed[i / LC_BAD_PER_PAGE] = true;
-	b->keys[i] = left ? lc_key(volume, block, left, LC_ENTRY_DATA) : 0;
+	left = lc_key_mask(e->key) & ~mask;
+	touch(b, e);
+	e->key = left ? lc_key(volume, block, left, LC_ENTRY_DATA) : 0;
 	if (!left)
 		b->nr--;
 }
 
 u8 lc_bad_mask(const struct lc_bad *b, u8 volume, u64 block)
 {
-	u32 i;
+	const struct lc_bad_entry *e = find(b, volume, block);
 
-	if (!b->nr)
-		return 0;
-	i = find(b, volume, block);
-	return i == b->used ? 0 : lc_key_mask(b->keys[i]);
+	return e ? lc_key_mask(e->key) : 0;
+}
+
+bool lc_bad_voids(const struct lc_bad *b, u8 volume, u64 block, u64 seq)
+{
+	const struct lc_bad_entry *e = find(b, volume, block);
+
+	return e && seq <= e->seq;
 }

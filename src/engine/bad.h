@@ -4,8 +4,9 @@
  *
  * A dirty block that cannot be read back from the SSD is lost: its sectors answer EIO until they are
  * overwritten, and never with the stale data of the backing store. Each entry is a key whose
- * mask says which sectors are lost. The list lives in metadata pages; page i holds the entries
- * i * LC_BAD_PER_PAGE and up, entries never move, so that each page can be written by itself.
+ * mask says which sectors are lost, and the seq up to which the log's copies of them are void: replay ignores
+ * those, and takes off the list what newer ones overwrote. The list lives in metadata pages; page i holds
+ * the entries i * LC_BAD_PER_PAGE and up, entries never move, so that each page can be written by itself.
  *
  * It is empty on a healthy device, and then costs one comparison. With entries a look-up is linear.
  *
@@ -19,7 +20,7 @@
 #define LC_BAD_MAX (LC_NR_BAD_PAGES * LC_BAD_PER_PAGE)
 
 struct lc_bad {
-	u64 *keys;			/* [LC_BAD_MAX]; 0: unused */
+	struct lc_bad_entry *entries;	/* [LC_BAD_MAX] */
 	u32 used;			/* entries from here on are unused */
 	u32 nr;				/* entries in use */
 	bool changed[LC_NR_BAD_PAGES];	/* differs from what was last written */
@@ -28,11 +29,16 @@ struct lc_bad {
 int lc_bad_init(struct lc_bad *b); /* -ENOMEM */
 void lc_bad_destroy(struct lc_bad *b);
 
-/* Lose the sectors in MASK. -ENOSPC when the list is full: the block must stay dirty then. */
-int lc_bad_add(struct lc_bad *b, u8 volume, u64 block, u8 mask);
+/*
+ * Lose the sectors in MASK, whose newest copy is in a record up to SEQ. Returns the entry's page (0 ..), or
+ * -ENOSPC when the list is full: the block must stay dirty then.
+ */
+int lc_bad_add(struct lc_bad *b, u8 volume, u64 block, u8 mask, u64 seq);
 /* The sectors in MASK were overwritten. */
 void lc_bad_clear(struct lc_bad *b, u8 volume, u64 block, u8 mask);
 /* Which sectors are lost. */
 u8 lc_bad_mask(const struct lc_bad *b, u8 volume, u64 block);
+/* Is a copy of the block in record SEQ among what was lost? */
+bool lc_bad_voids(const struct lc_bad *b, u8 volume, u64 block, u64 seq);
 
 #endif

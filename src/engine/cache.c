@@ -20,7 +20,7 @@ struct lc_cache {
 	struct lc_recovery recovery;
 	struct lc_volume *volumes;			/* [nr_volumes], in the order of the specs */
 	struct lc_volume *by_id[LC_VOLUMES_MAX + 1];
-	bool changed[LC_VOLUMES_MAX + 1];		/* table entries to be written at opening */
+	bool changed[LC_NR_PAGES];			/* metadata pages to be written at opening */
 	unsigned nr_volumes;
 };
 
@@ -217,11 +217,11 @@ static int check_backing(struct lc_cache *c, struct lc_volume_entry *e, struct l
 	       backing->name, shown(e->name));
 	drop_volume(c, e);
 	for (u32 i = 0; i < c->core.meta.bad.used; i++)
-		if (lc_key_volume(c->core.meta.bad.keys[i]) == e->id)
+		if (lc_key_volume(c->core.meta.bad.entries[i].key) == e->id)
 			lc_bad_clear(&c->core.meta.bad, e->id,
-				     lc_key_block(c->core.meta.bad.keys[i]), LC_MASK_FULL);
+				     lc_key_block(c->core.meta.bad.entries[i].key), LC_MASK_FULL);
 	memcpy(e->samples, samples, sizeof samples);
-	c->changed[e->id] = true;
+	c->changed[lc_volume_page(e->id)] = true;
 	return 0;
 }
 
@@ -302,7 +302,7 @@ static int bind_volume(struct lc_cache *c, struct lc_volume *v, const struct lc_
 		if (ret)
 			return lc_fail(err, ret, "%s: cannot be read: %s", backing->name,
 				       strerror(-ret));
-		c->changed[e->id] = true;
+		c->changed[lc_volume_page(e->id)] = true;
 	}
 	*v = (struct lc_volume){
 		.core = &c->core,
@@ -348,6 +348,14 @@ static int decide(struct lc_cache *c, const struct lc_volume_spec *specs, struct
 		return lc_fail(err, ret, "%s: no memory for the index of %llu blocks",
 			       core->ssd->name, (unsigned long long)core->meta.sb.device_blocks);
 	ret = lc_recover(core, &c->recovery, err);
+	for (u32 id = 1; id <= LC_VOLUMES_MAX && !ret; id++)
+		if (core->meta.volumes[id].from_seq > c->recovery.cut_seq + 1)
+			ret = lc_fail(err, -EUCLEAN,
+				      "%s: volume %s begins at record %llu, but the log ends at %llu: the "
+				      "cache device is corrupt; nothing was changed",
+				      core->ssd->name, shown(core->meta.volumes[id].name),
+				      (unsigned long long)core->meta.volumes[id].from_seq,
+				      (unsigned long long)c->recovery.cut_seq);
 	for (unsigned i = 0; i < c->nr_volumes && !ret; i++)
 		ret = bind_volume(c, &c->volumes[i], &specs[i], err);
 	return ret ? ret : check_absent(c, err);
@@ -358,7 +366,7 @@ static int decide(struct lc_cache *c, const struct lc_volume_spec *specs, struct
 static int write_page(struct lc_cache *c, u32 page)
 {
 	return lc_meta_write(&c->core.meta, &c->core.lock, page,
-			     (struct lc_flusher){lc_meta_flush_store, c->core.ssd});
+			     (struct lc_flusher){lc_meta_flush_store, NULL, c->core.ssd});
 }
 
 static int begin_epoch(struct lc_cache *c, struct lc_error *err)
@@ -367,22 +375,18 @@ static int begin_epoch(struct lc_cache *c, struct lc_error *err)
 	u64 cut_seq = c->recovery.cut_seq;
 	int ret;
 
+	c->recovery.was_clean = sb->clean;
 	sb->epoch = c->recovery.max_epoch + !LC_MUTANT(same_epoch);
 	if (!LC_MUTANT(old_first))
 		sb->first = cut_seq + 1;
 	sb->durable_seq = cut_seq; /* the device was flushed before it was read */
 	sb->clean = false;
 	ret = LC_MUTANT(epoch_not_durable) ? 0 : write_page(c, LC_PAGE_SUPERBLOCK); /* I1: before any other write */
-	for (u32 id = 1; id <= LC_VOLUMES_MAX && !ret; id++)
-		if (c->changed[id]) {
-			ret = write_page(c, lc_volume_page(id));
-			for (u32 k = id; k <= LC_VOLUMES_MAX; k++)
-				if (lc_volume_page(k) == lc_volume_page(id))
-					c->changed[k] = false;
-		}
-	for (u32 i = 0; i < LC_NR_BAD_PAGES && !ret; i++)
-		if (c->core.meta.bad.changed[i])
-			ret = write_page(c, LC_PAGE_BAD + i);
+	for (u32 i = 0; i < LC_NR_BAD_PAGES; i++)
+		c->changed[LC_PAGE_BAD + i] |= c->core.meta.bad.changed[i];
+	for (u32 page = LC_PAGE_VOLUMES; page < LC_NR_PAGES && !ret; page++)
+		if (c->changed[page] || c->core.meta.lonely[page])
+			ret = write_page(c, page);
 	if (ret)
 		return lc_fail(err, ret, "%s: cannot write the metadata of the cache: %s",
 			       c->core.ssd->name, strerror(-ret));
@@ -530,6 +534,9 @@ void lc_cache_stats(struct lc_cache *c, struct lc_stats *out)
 	out->durable_seq = c->log.durable_seq;
 	out->epoch = core->meta.sb.epoch;
 	out->nr_segments = ring->nr;
+	out->segment_bytes = ring->segment_blocks * LC_BLOCK;
+	out->was_clean = c->recovery.was_clean;
+	out->recovered_records = c->recovery.dirty_records;
 	out->dirty_segments = ring->head_id - ring->tail_id;
 	out->dirty_blocks = ring->dirty_blocks;
 	out->cached_blocks = ring->index.nr_entries;

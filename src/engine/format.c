@@ -218,7 +218,8 @@ bool lc_superblock_decode(const void *block, struct lc_superblock *sb)
 	       sb->device_blocks <= UINT32_MAX &&
 	       sb->zone_blocks == lc_zone_blocks(sb->device_blocks) &&
 	       sb->zone_blocks + (u64)sb->nr_segments * sb->segment_blocks <= sb->device_blocks &&
-	       sb->first >= 1 && sb->tail_seq >= 1 && sb->durable_seq + 1 >= sb->tail_seq &&
+	       sb->epoch < LC_COUNT_MAX && sb->tail_id < LC_COUNT_MAX &&
+	       sb->durable_seq < LC_COUNT_MAX && sb->first >= 1 && sb->tail_seq >= 1 && sb->durable_seq + 1 >= sb->tail_seq &&
 	       sb->first <= sb->durable_seq + 1 && sb->label[LC_LABEL_BYTES - 1] == 0;
 }
 
@@ -264,25 +265,39 @@ bool lc_volume_decode(const void *block, unsigned index, struct lc_volume_entry 
 	       (id == 0 || (v->size_bytes > 0 && v->size_bytes <= LC_BLOCK_NR_MAX * LC_BLOCK));
 }
 
-_Static_assert(PAGE_PAYLOAD + 8 + 8 * LC_BAD_PER_PAGE <= LC_BLOCK, "bad block page");
+#define BAD_ENTRIES (PAGE_PAYLOAD + 8)
+#define BAD_ENTRY_BYTES 16
 
-void lc_bad_encode(void *block, const u64 *keys, unsigned nr)
+_Static_assert(BAD_ENTRIES + BAD_ENTRY_BYTES * LC_BAD_PER_PAGE <= LC_BLOCK, "bad block page");
+
+void lc_bad_encode(void *block, const struct lc_bad_entry *entries, unsigned nr)
 {
+	size_t at = BAD_ENTRIES;
+	unsigned used = 0;
+
 	assert(nr <= LC_BAD_PER_PAGE);
-	put64(block, PAGE_PAYLOAD, nr);
-	for (unsigned i = 0; i < LC_BAD_PER_PAGE; i++)
-		put64(block, PAGE_PAYLOAD + 8 + 8 * i, i < nr ? keys[i] & ~LC_KEY_FLAGS : 0);
+	memset((u8 *)block + BAD_ENTRIES, 0, LC_BLOCK - BAD_ENTRIES);
+	for (unsigned i = 0; i < nr; i++) {
+		if (!entries[i].key)
+			continue;
+		put64(block, at, entries[i].key & ~LC_KEY_FLAGS);
+		put64(block, at + 8, entries[i].seq);
+		at += BAD_ENTRY_BYTES;
+		used++;
+	}
+	put64(block, PAGE_PAYLOAD, used);
 }
 
-int lc_bad_decode(const void *block, u64 keys[LC_BAD_PER_PAGE])
+int lc_bad_decode(const void *block, struct lc_bad_entry entries[LC_BAD_PER_PAGE])
 {
 	u64 nr = get64(block, PAGE_PAYLOAD);
 
 	if (nr > LC_BAD_PER_PAGE)
 		return -1;
 	for (unsigned i = 0; i < nr; i++) {
-		keys[i] = get64(block, PAGE_PAYLOAD + 8 + 8 * i);
-		if (!key_ok(keys[i]))
+		entries[i].key = get64(block, BAD_ENTRIES + BAD_ENTRY_BYTES * i);
+		entries[i].seq = get64(block, BAD_ENTRIES + BAD_ENTRY_BYTES * i + 8);
+		if (!key_ok(entries[i].key))
 			return -1;
 	}
 	return (int)nr;
@@ -336,7 +351,8 @@ bool lc_record_decode(const void *block, struct lc_record_info *r,
 	r->position = get32(block, RECORD_POSITION);
 	r->nr_entries = get32(block, RECORD_NR_ENTRIES);
 	if (r->nr_entries < 1 || r->nr_entries > LC_ENTRIES_MAX || r->segment_id == 0 ||
-	    r->first == 0 || r->seq < r->first || r->durable_seq >= r->seq)
+	    r->first == 0 || r->seq < r->first || r->durable_seq >= r->seq ||
+	    r->seq >= LC_COUNT_MAX || r->segment_id >= LC_COUNT_MAX || r->epoch >= LC_COUNT_MAX)
 		return false;
 	for (unsigned i = 0; i < r->nr_entries; i++)
 		if (!get_slot(block, RECORD_ENTRIES + 12 * i, &entries[i]))
@@ -393,7 +409,8 @@ bool lc_summary_decode(const void *block, struct lc_summary_info *s,
 	s->nr_entries = get32(block, SUMMARY_NR_ENTRIES);
 	if (s->nr_records < 2 || s->nr_records > LC_SUMMARY_RECORDS_MAX ||
 	    s->nr_entries > LC_SUMMARY_ENTRIES_MAX || s->segment_id == 0 || s->first_seq == 0 ||
-	    s->last_seq < s->first_seq || s->last_seq - s->first_seq + 1 != s->nr_records)
+	    s->segment_id >= LC_COUNT_MAX || s->last_seq >= LC_COUNT_MAX ||
+	    s->epoch >= LC_COUNT_MAX || s->last_seq < s->first_seq || s->last_seq - s->first_seq + 1 != s->nr_records)
 		return false;
 	for (unsigned i = 0; i < s->nr_records; i++) {
 		s->nr_blocks[i] = get16(block, SUMMARY_RECORDS + 2 * i);

@@ -24,6 +24,8 @@
 #include "mutant.h"
 
 #define LC_FORMAT_VERSION 1u
+/* Seqs, ids and epochs stay below this: at a million records a second for 30 000 years. */
+#define LC_COUNT_MAX (1ull << 60)
 
 /* --- CRC-32C (Castagnoli), as in iSCSI: of "123456789" it is 0xE3069283 --- */
 
@@ -94,7 +96,7 @@ _Static_assert(sizeof(struct lc_slot) == 12, "the slot table is most of the memo
 #define LC_NR_VOLUME_PAGES 37u
 #define LC_PAGE_BAD (LC_PAGE_VOLUMES + LC_NR_VOLUME_PAGES)
 #define LC_NR_BAD_PAGES 26u
-#define LC_BAD_PER_PAGE 503u
+#define LC_BAD_PER_PAGE 251u
 #define LC_NR_PAGES (LC_PAGE_BAD + LC_NR_BAD_PAGES)
 
 /* 1/512 of the device, at least 1 MiB, in whole MiB; LC_NR_PAGES of its pages are in use. */
@@ -163,10 +165,16 @@ struct lc_volume_entry {
 void lc_volume_encode(void *block, unsigned index, const struct lc_volume_entry *v);
 bool lc_volume_decode(const void *block, unsigned index, struct lc_volume_entry *v);
 
-/* Lost blocks (I10), as keys whose mask says which sectors are lost. */
-void lc_bad_encode(void *block, const u64 *keys, unsigned nr);
+/* A lost block (I10). */
+struct lc_bad_entry {
+	u64 key; /* its mask says which sectors are lost; 0: unused entry */
+	u64 seq; /* the copy that was lost is in a record up to this one: what is newer is not lost */
+};
+
+/* Entries with key 0 are left out. */
+void lc_bad_encode(void *block, const struct lc_bad_entry *entries, unsigned nr);
 /* Returns how many there are, or -1. */
-int lc_bad_decode(const void *block, u64 keys[LC_BAD_PER_PAGE]);
+int lc_bad_decode(const void *block, struct lc_bad_entry entries[LC_BAD_PER_PAGE]);
 
 /* --- records --- */
 

@@ -365,10 +365,10 @@ int lc_log_wait_space(struct lc_log *l)
 
 	if (l->failed)
 		return -EIO; /* I10 */
-	if (c->backing_failed_ns) {
-		deadline_ns = c->backing_failed_ns + c->settings.stall_timeout_ms * LC_NS_PER_MS;
+	if (c->stalled_since_ns) {
+		deadline_ns = c->stalled_since_ns + c->settings.stall_timeout_ms * LC_NS_PER_MS;
 		if (lc_now_ns() >= deadline_ns)
-			return c->backing_error;
+			return c->stall_error;
 	}
 	l->space_waiters++;
 	lc_cond_broadcast(&l->progress);
@@ -479,6 +479,17 @@ int lc_log_flush_device(void *log)
 		commit.flush = l->flushes_started + 1;
 		err = wait_commit(l, &commit);
 	}
+	lc_log_unlock(l);
+	return err;
+}
+
+int lc_log_settle(void *log)
+{
+	struct lc_log *l = log;
+	int err;
+
+	lc_mutex_lock(&l->core->lock);
+	err = lc_log_commit(l, lc_log_newest_seq(l));
 	lc_log_unlock(l);
 	return err;
 }

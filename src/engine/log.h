@@ -25,10 +25,11 @@
  * artificial delay.
  *
  * Failure (I10). After a failed write or flush nothing is known of the records since durable_seq:
- * all waiters get EIO, and so does every later request for durability, until the log thread has made
- * a new epoch (superblock first: epoch + 1, first = durable_seq + 1) and written those records again,
- * in their places, and flushed. Their buffers are still there, because a buffer is given away only when a
- * flush covers it. What is on the SSD of the failed attempt is void by its epoch.
+ * all waiters get EIO, and so does every later request for durability, until the log thread has
+ * reissued those records: written them again, and flushed. Their buffers are still there, because a buffer is
+ * given away only when a flush covers it. They go to the same places with the same bytes (only the durable
+ * seq in the header's first sector may be newer), so whatever mixture of both attempts is on the SSD, each
+ * record there is valid as a whole or not at all, and means the same.
  *
  * Locking: everything here is guarded by the engine mutex, except what is marked as the log thread's own.
  * Functions marked [lock] are called with the mutex held, and release it only where they say so.
@@ -133,7 +134,7 @@ struct lc_log {
 	u64 flush_covers_seq; /* written_seq when the flush in flight was submitted */
 	struct lc_io flush_io;
 	struct lc_slot *entries; /* own: entries of one segment */
-	u64 epoch, first;	 /* set before the thread starts, then its own */
+	u64 epoch, first;	 /* of this opening: constant once the thread runs */
 };
 
 /*
@@ -171,7 +172,8 @@ void lc_log_published(struct lc_log *l, const struct lc_chunk *chunk);
 
 /*
  * Wait (the mutex is released) until something changed that lc_log_reserve could use. -EIO while the log has
- * failed, and what the backing store says when it has failed for longer than stall_timeout_ms.
+ * failed, and what
+ * stopped write-back if it has failed for longer than stall_timeout_ms.
  */
 int lc_log_wait_space(struct lc_log *l);
 
@@ -205,6 +207,15 @@ static inline u64 lc_log_newest_seq(const struct lc_log *l)
 
 /* Flush the SSD once, for what the caller wrote to it (metadata). Without the mutex. For struct lc_flusher. */
 int lc_log_flush_device(void *log);
+
+/* Make durable all that was written until now. Without the mutex. For struct lc_flusher. */
+int lc_log_settle(void *log);
+
+/* For writing metadata pages while the log thread runs. */
+static inline struct lc_flusher lc_log_flusher(struct lc_log *l)
+{
+	return (struct lc_flusher){lc_log_flush_device, lc_log_settle, l};
+}
 
 /* Seal the open record and close its segment, so that the tail can pass it. [lock] */
 void lc_log_close_segment(struct lc_log *l);

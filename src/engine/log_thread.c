@@ -54,41 +54,21 @@ static void fail(struct lc_log *l, int err, const char *what)
 }
 
 /*
- * Begin a new epoch at the seq after the last durable one and send all records since then once more, to
- * the same places: what a failed attempt left there is void as soon as the superblock says so. [lock]
+ * Send all records since the last durable one once more: the same bytes to the same places, so there is nothing
+ * to tell the two attempts apart by, and no need to. [lock]
  */
 static void reissue(struct lc_log *l)
 {
-	struct lc_core *c = l->core;
-	struct lc_superblock *sb = &c->meta.sb;
-	int err;
-
 	assert(!l->in_flight && !l->flushing);
-	sb->epoch += !LC_MUTANT(reissue_same_epoch);
-	sb->first = l->durable_seq + 1;
-	sb->durable_seq = l->durable_seq;
-	l->epoch = sb->epoch;
-	l->first = sb->first;
-	lc_mutex_unlock(&c->lock);
-	err = lc_meta_write(&c->meta, &c->lock, LC_PAGE_SUPERBLOCK,
-			    (struct lc_flusher){lc_meta_flush_store, c->ssd});
-	lc_mutex_lock(&c->lock);
-	if (err) {
-		c->stats.ssd_errors++;
-		l->retry_ns = lc_now_ns() + c->settings.retry_ms * LC_NS_PER_MS;
-		return;
-	}
 	l->broken = false;
 	l->reissued_seq = l->sent_seq;
+	if (LC_MUTANT(no_reissue)) {
+		l->written_seq = l->sent_seq;
+		return;
+	}
 	for (u64 seq = l->durable_seq + 1; seq <= l->sent_seq; seq++) {
 		assert(lc_log_record(l, seq)->state == LC_RECORD_WRITTEN);
 		lc_log_record(l, seq)->state = LC_RECORD_SEALED;
-	}
-	if (LC_MUTANT(no_reissue)) {
-		l->written_seq = l->sent_seq;
-		for (u64 seq = l->durable_seq + 1; seq <= l->sent_seq; seq++)
-			lc_log_record(l, seq)->state = LC_RECORD_WRITTEN;
-		return;
 	}
 	l->sent_seq = l->written_seq = l->durable_seq;
 }
@@ -378,10 +358,8 @@ void lc_log_main(void *log)
 		struct lc_io *done;
 
 		l->now_ns = lc_now_ns();
-		if (l->broken && !l->in_flight && !l->flushing && l->now_ns >= l->retry_ns) {
+		if (l->broken && !l->in_flight && !l->flushing && l->now_ns >= l->retry_ns)
 			reissue(l);
-			busy = true;
-		}
 		if (l->open && overdue(l) && lc_log_newest_seq(l) == l->durable_seq + 1)
 			lc_log_seal(l);
 		busy |= send_records(l);

@@ -92,7 +92,7 @@ static int decode_page(struct lc_meta *m, u32 page, const void *block, struct lc
 		}
 	} else {
 		u32 at = (page - LC_PAGE_BAD) * LC_BAD_PER_PAGE;
-		int nr = lc_bad_decode(block, m->bad.keys + at);
+		int nr = lc_bad_decode(block, m->bad.entries + at);
 
 		if (nr < 0)
 			return lc_fail(err, -EUCLEAN,
@@ -150,6 +150,7 @@ static int load_page(struct lc_meta *m, u32 page, const u8 *zone, struct lc_erro
 		newest = !newest;
 	m->generation[page] = info[newest].generation;
 	m->next[page] = !newest;
+	m->lonely[page] = !ok[!newest] || info[!newest].generation != info[newest].generation;
 	if (page == LC_PAGE_SUPERBLOCK)
 		memcpy(m->uuid, info[newest].uuid, LC_UUID_BYTES);
 	return decode_page(m, page, zone + copy_offset_bytes(page, newest), err);
@@ -207,13 +208,8 @@ static void encode_page(struct lc_meta *m, u32 page)
 			if (m->volumes[id + i].id)
 				lc_volume_encode(m->page, i, &m->volumes[id + i]);
 	} else {
-		u32 at = (page - LC_PAGE_BAD) * LC_BAD_PER_PAGE, nr = 0;
-		u64 keys[LC_BAD_PER_PAGE];
-
-		for (u32 i = at; i < at + LC_BAD_PER_PAGE && i < m->bad.used; i++)
-			if (m->bad.keys[i])
-				keys[nr++] = m->bad.keys[i];
-		lc_bad_encode(m->page, keys, nr);
+		lc_bad_encode(m->page, m->bad.entries + (page - LC_PAGE_BAD) * LC_BAD_PER_PAGE,
+			      LC_BAD_PER_PAGE);
 		m->bad.changed[page - LC_PAGE_BAD] = false;
 	}
 }
@@ -233,6 +229,8 @@ int lc_meta_write(struct lc_meta *m, struct lc_mutex *lock, u32 page, struct lc_
 	memcpy(info.uuid, m->uuid, LC_UUID_BYTES);
 	info.generation = ++m->generation[page];
 	lc_page_seal(m->page, &info);
+	if (flusher.settle)
+		err = flusher.settle(flusher.arg);
 	for (u32 i = 0; i < 2 && !err; i++) {
 		err = lc_store_write(m->ssd, m->page, LC_BLOCK,
 				     copy_offset_bytes(page, m->next[page]));
@@ -246,6 +244,8 @@ int lc_meta_write(struct lc_meta *m, struct lc_mutex *lock, u32 page, struct lc_
 
 	lc_mutex_lock(lock);
 	m->busy = false;
+	if (!err)
+		m->lonely[page] = false;
 	if (err && page >= LC_PAGE_BAD)
 		m->bad.changed[page - LC_PAGE_BAD] = true;
 	lc_cond_broadcast(&m->idle);

@@ -28,12 +28,18 @@ struct lc_meta {
 	struct lc_cond idle;
 	u64 generation[LC_NR_PAGES];
 	u8 next[LC_NR_PAGES]; /* the copy to write first: the older, or the broken one */
+	bool lonely[LC_NR_PAGES]; /* only one copy is good and new: opening writes the other */
 	void *page;	      /* one block */
 };
 
-/* How a writer of pages makes the SSD flush: it depends on who it is. 0 or -errno. */
+/*
+ * How a writer of pages makes the SSD flush: it depends on who it is. Before a page is written `settle` (if
+ * there is one) makes everything durable that the page may rely on; it is called after the page's content
+ * was taken. 0 or -errno.
+ */
 struct lc_flusher {
 	int (*flush)(void *arg);
+	int (*settle)(void *arg);
 	void *arg;
 };
 

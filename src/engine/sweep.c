@@ -282,23 +282,36 @@ static bool verify_piece(struct lc_sweep *sw, struct lc_piece *p, u8 *block)
 	return !p->bad;
 }
 
-/* I10: a dirty block that cannot be read is lost, unless it was overwritten meanwhile. */
-static void lose_piece(struct lc_sweep *sw, const struct lc_run *r, u32 i)
+/*
+ * I10: a dirty block that cannot be read is lost, unless it was overwritten meanwhile. It stays in the index, and
+ * answers EIO by itself, until the list that says so is durable: no crash may let the backing store's
+ * old data come through.
+ */
+static int lose_piece(struct lc_sweep *sw, const struct lc_run *r, u32 i)
 {
 	struct lc_core *c = sw->core;
 	const struct lc_piece *p = &r->pieces[i];
-	bool lost = false;
-	int err = 0;
+	const struct lc_slot *s = lc_index_slot(&c->ring.index, p->slot);
+	bool lost;
+	int page = 0, err;
 
 	lc_mutex_lock(&c->lock);
 	c->stats.crc_errors++;
-	if (lc_index_slot(&c->ring.index, p->slot)->key & LC_SLOT_DIRTY) {
-		err = lc_bad_add(&c->meta.bad, r->v->id, r->block + i, p->mask);
-		if (!err) {
-			lc_block_drop(&c->ring, p->slot);
-			c->stats.lost_blocks++;
-			lost = true;
-		}
+	lost = s->key & LC_SLOT_DIRTY;
+	if (lost)
+		page = lc_bad_add(&c->meta.bad, r->v->id, r->block + i, p->mask,
+				  lc_ring_segment_of(&c->ring, p->slot)->last_seq);
+	lc_mutex_unlock(&c->lock);
+	if (!lost || page < 0)
+		return page;
+	err = lc_meta_write(&c->meta, &c->lock, LC_PAGE_BAD + page, lc_log_flusher(sw->log));
+	if (err)
+		return err;
+	lc_mutex_lock(&c->lock);
+	lost = s->key & LC_SLOT_DIRTY;
+	if (lost) {
+		lc_block_drop(&c->ring, p->slot);
+		c->stats.lost_blocks++;
 	}
 	lc_mutex_unlock(&c->lock);
 	if (lost)
@@ -306,8 +319,7 @@ static void lose_piece(struct lc_sweep *sw, const struct lc_run *r, u32 i)
 		       "%s: block %llu of %s cannot be read back and is lost: it answers with an "
 		       "input/output error until it is overwritten",
 		       c->ssd->name, (unsigned long long)(r->block + i), r->v->backing->name);
-	if (err)
-		sw->error = err;
+	return 0;
 }
 
 /* --- write --- */
@@ -319,10 +331,10 @@ static void backing_failed(struct lc_sweep *sw, struct lc_volume *v, int err)
 
 	lc_mutex_lock(&c->lock);
 	c->stats.backing_errors++;
-	first = !c->backing_failed_ns;
+	first = !c->stalled_since_ns;
 	if (first)
-		c->backing_failed_ns = lc_now_ns();
-	c->backing_error = err;
+		c->stalled_since_ns = lc_now_ns();
+	c->stall_error = err;
 	lc_mutex_unlock(&c->lock);
 	if (first)
 		lc_log(LC_LOG_ERROR, "%s: write-back fails: %s: trying again every %u ms",
@@ -397,11 +409,21 @@ static void write_run(struct lc_sweep *sw, struct lc_run *r)
 	int err = 0;
 
 	for (u32 i = 0; i < r->nr; i++)
-		if (!verify_piece(sw, &r->pieces[i], r->buf + (size_t)i * LC_BLOCK))
-			lose_piece(sw, r, i);
+		if (!verify_piece(sw, &r->pieces[i], r->buf + (size_t)i * LC_BLOCK)) {
+			err = lose_piece(sw, r, i);
+			if (err)
+				sw->error = err;
+		}
+	err = 0;
 	lc_mutex_lock(&c->lock);
-	for (u32 i = 0; i < r->nr; i++)
-		lc_log_unpin(sw->log, r->pieces[i].slot, r->pieces[i].pin);
+	for (u32 i = 0; i < r->nr; i++) {
+		const struct lc_piece *p = &r->pieces[i];
+
+		/* It can be read after all: it was listed, but that could not be made durable. */
+		if (!p->bad && lc_index_slot(&c->ring.index, p->slot)->key & LC_SLOT_DIRTY)
+			lc_bad_clear(&c->meta.bad, r->v->id, r->block + i, p->mask);
+		lc_log_unpin(sw->log, p->slot, p->pin);
+	}
 	r->v->touched |= samples;
 	c->stats.writeback_blocks += r->nr;
 	lc_log_unlock(sw->log);

@@ -11,11 +11,6 @@
 
 /* --- the tail (I3) --- */
 
-static struct lc_flusher through_log(struct lc_writeback *w)
-{
-	return (struct lc_flusher){lc_log_flush_device, w->log};
-}
-
 /* Refresh the fingerprint samples that were written to since the last time. */
 static int refresh_fingerprint(struct lc_writeback *w, struct lc_volume *v)
 {
@@ -42,7 +37,7 @@ static int refresh_fingerprint(struct lc_writeback *w, struct lc_volume *v)
 	lc_mutex_lock(&c->lock);
 	memcpy(entry->samples, samples, sizeof samples);
 	lc_mutex_unlock(&c->lock);
-	err = lc_meta_write(&c->meta, &c->lock, lc_volume_page(v->id), through_log(w));
+	err = lc_meta_write(&c->meta, &c->lock, lc_volume_page(v->id), lc_log_flusher(w->log));
 	if (err)
 		return err;
 	lc_mutex_lock(&c->lock);
@@ -70,7 +65,7 @@ static int write_companions(struct lc_writeback *w)
 		lc_mutex_unlock(&c->lock);
 		if (!changed)
 			continue;
-		err = lc_meta_write(&c->meta, &c->lock, LC_PAGE_BAD + i, through_log(w));
+		err = lc_meta_write(&c->meta, &c->lock, LC_PAGE_BAD + i, lc_log_flusher(w->log));
 		if (err)
 			return err;
 	}
@@ -109,7 +104,7 @@ static int advance_tail(struct lc_writeback *w)
 	c->meta.sb.tail_seq = lc_ring_segment(ring, tail)->last_seq + 1;
 	c->meta.sb.durable_seq = w->log->durable_seq;
 	lc_mutex_unlock(&c->lock);
-	err = lc_meta_write(&c->meta, &c->lock, LC_PAGE_SUPERBLOCK, through_log(w));
+	err = lc_meta_write(&c->meta, &c->lock, LC_PAGE_SUPERBLOCK, lc_log_flusher(w->log));
 	if (err)
 		return err;
 
@@ -169,10 +164,14 @@ static void settle(struct lc_writeback *w, int err)
 	if (err) {
 		w->errors++;
 		w->last_error = err;
+		if (!c->stalled_since_ns) { /* it was not a backing store: the SSD, or a full list */
+			c->stalled_since_ns = lc_now_ns();
+			c->stall_error = err;
+		}
 		lc_log_space(w->log); /* writers may have waited long enough */
 	}
-	if (!err && c->backing_failed_ns) {
-		c->backing_failed_ns = 0;
+	if (!err && c->stalled_since_ns) {
+		c->stalled_since_ns = 0;
 		lc_log(LC_LOG_INFO, "%s: write-back works again", c->ssd->name);
 	}
 	lc_cond_broadcast(&w->done);
@@ -207,8 +206,8 @@ static void writeback_main(void *arg)
 		}
 		if (w->stop)
 			break;
-		/* A failed store is not asked again at each progress of the log. */
-		lc_cond_wait(c->backing_failed_ns ? &w->done : &w->log->progress, &c->lock,
+		/* What failed is not tried again at each progress of the log. */
+		lc_cond_wait(c->stalled_since_ns ? &w->done : &w->log->progress, &c->lock,
 			     lc_now_ns() + pause_ns);
 	}
 	lc_mutex_unlock(&c->lock);

@@ -19,28 +19,28 @@ void report_opened(struct lc_cache *c, const struct lc_store *ssd, const struct 
 {
 	char volume[SIZE_TEXT_BYTES], cache[SIZE_TEXT_BYTES], memory[SIZE_TEXT_BYTES];
 	struct lc_stats s;
-	u32 segment_bytes;
+	char records[32];
 
 	lc_cache_stats(c, &s);
-	/* A segment holds one header at the least, and data blocks. */
-	segment_bytes = (s.capacity_blocks / s.nr_segments + 1) * LC_BLOCK;
+	snprintf(records, sizeof records, "%" PRIu64 " records", s.recovered_records);
 	lc_log(LC_LOG_INFO,
 	       "serving %s (%s) through cache %s (%s, %" PRIu64 " segments of %" PRIu32
 	       "K): %.1f%% dirty, %.1f%% filled, head %" PRIu64 ", tail %" PRIu64 ", epoch %" PRIu64
-	       "; %s of RAM, of which %.1f bytes per cached block",
+	       ", %s found after %s; %s of RAM, of which %.1f bytes per cached block",
 	       backing->name, size_text(volume, backing->size_bytes), ssd->name,
-	       size_text(cache, ssd->size_bytes), s.nr_segments, segment_bytes >> 10,
+	       size_text(cache, ssd->size_bytes), s.nr_segments, s.segment_bytes >> 10,
 	       percent(s.dirty_segments, s.nr_segments),
 	       percent(s.cached_blocks, s.capacity_blocks), s.head_id, s.tail_id, s.epoch,
-	       size_text(memory, s.memory_bytes), lc_memory_per_block(segment_bytes));
+	       s.recovered_records ? records : "nothing unwritten",
+	       s.was_clean ? "a clean shutdown" : "a crash", size_text(memory, s.memory_bytes),
+	       lc_memory_per_block(s.segment_bytes));
 }
 
 /* Fields are separated by "; " and begin with what they are about, so that a script can cut them. */
 static void log_line(const struct lc_stats *s)
 {
 	char read[SIZE_TEXT_BYTES], written[SIZE_TEXT_BYTES], logged[SIZE_TEXT_BYTES];
-	u64 found = s->read_hit_blocks + s->read_buffer_blocks + s->read_partial_blocks;
-	u64 over = s->write_hit_blocks + s->write_buffer_blocks + s->write_partial_blocks;
+	u64 found = s->read_hit_blocks + s->read_partial_blocks;
 	char line[LINE_BYTES];
 	int n;
 
@@ -56,7 +56,7 @@ static void log_line(const struct lc_stats *s)
 		     "filled %.1f%% of the blocks",
 		     s->reads, size_text(read, s->read_bytes),
 		     percent(found, found + s->read_miss_blocks), s->writes,
-		     size_text(written, s->write_bytes), percent(over, over + s->write_miss_blocks),
+		     size_text(written, s->write_bytes), percent(s->write_hit_blocks, s->write_hit_blocks + s->write_miss_blocks),
 		     s->flushes, size_text(logged, s->log_bytes), s->records, s->segments,
 		     s->commits, s->sweeps, s->writeback_blocks, s->writeback_ios,
 		     s->superseded_blocks, percent(s->dirty_segments, s->nr_segments),

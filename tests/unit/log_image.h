@@ -36,7 +36,7 @@ static struct {
 static void write_page(u32 page)
 {
 	assert_int_equal(lc_meta_write(&meta, &lock, page,
-				       (struct lc_flusher){lc_meta_flush_store, &ssd.store}),
+				       (struct lc_flusher){lc_meta_flush_store, NULL, &ssd.store}),
 			 0);
 }
 

@@ -157,11 +157,11 @@ static void volumes_come_back_from_their_own_entry(void **state)
 
 static void bad_list_comes_back(void **state)
 {
-	u64 in[LC_BAD_PER_PAGE], out[LC_BAD_PER_PAGE];
+	struct lc_bad_entry in[LC_BAD_PER_PAGE], out[LC_BAD_PER_PAGE];
 
 	(void)state;
 	for (u32 i = 0; i < LC_BAD_PER_PAGE; i++)
-		in[i] = some_slot(i).key;
+		in[i] = (struct lc_bad_entry){some_slot(i).key, i * 1000003ull};
 	memset(block, 0, sizeof block);
 	lc_bad_encode(block, in, LC_BAD_PER_PAGE);
 	assert_int_equal(lc_bad_decode(block, out), LC_BAD_PER_PAGE);
@@ -169,7 +169,12 @@ static void bad_list_comes_back(void **state)
 	/* A shorter list leaves nothing of the longer one behind. */
 	lc_bad_encode(block, in, 2);
 	assert_int_equal(lc_bad_decode(block, out), 2);
-	assert_int_equal(raw_get32(block, 64 + 8 + 2 * 8), 0);
+	assert_int_equal(raw_get32(block, 64 + 8 + 2 * 16), 0);
+	/* An unused entry between is left out. */
+	in[1].key = 0;
+	lc_bad_encode(block, in, 3);
+	assert_int_equal(lc_bad_decode(block, out), 2);
+	assert_true(out[1].key == in[2].key && out[1].seq == in[2].seq);
 	lc_bad_encode(block, in, 0);
 	assert_int_equal(lc_bad_decode(block, out), 0);
 }
@@ -205,16 +210,16 @@ static void flags_in_ram_do_not_reach_the_disk(void **state)
 {
 	struct lc_record_info r = some_record(1);
 	struct lc_slot in = some_slot(1), out[LC_ENTRIES_MAX];
-	u64 keys[LC_BAD_PER_PAGE], key = in.key | LC_KEY_FLAGS;
+	struct lc_bad_entry bad[LC_BAD_PER_PAGE], one = {in.key | LC_KEY_FLAGS, 1};
 
 	(void)state;
 	in.key |= LC_KEY_FLAGS;
 	lc_record_encode(block, &r, &in);
 	assert_true(lc_record_decode(block, &r, out));
 	assert_true(out[0].key == some_slot(1).key);
-	lc_bad_encode(block, &key, 1);
-	assert_int_equal(lc_bad_decode(block, keys), 1);
-	assert_true(keys[0] == some_slot(1).key);
+	lc_bad_encode(block, &one, 1);
+	assert_int_equal(lc_bad_decode(block, bad), 1);
+	assert_true(bad[0].key == some_slot(1).key);
 }
 
 static void summary_comes_back(void **state)

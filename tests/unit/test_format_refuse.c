@@ -224,7 +224,7 @@ static void impossible_volumes_are_refused(void **state)
 
 static void seal_bad_list(void)
 {
-	u64 in[2] = {some_slot(4).key, some_slot(5).key};
+	struct lc_bad_entry in[2] = {{some_slot(4).key, 1}, {some_slot(5).key, 2}};
 
 	memset(block, 0, sizeof block);
 	lc_bad_encode(block, in, 2);
@@ -232,20 +232,20 @@ static void seal_bad_list(void)
 
 static bool bad_list_counts(void)
 {
-	u64 keys[LC_BAD_PER_PAGE];
+	struct lc_bad_entry out[LC_BAD_PER_PAGE];
 
-	return lc_bad_decode(block, keys) >= 0;
+	return lc_bad_decode(block, out) >= 0;
 }
 
 static void impossible_bad_lists_are_refused(void **state)
 {
 	static const struct nonsense list[] = {
-		{"504 keys", 64, 8, 504},
+		{"252 keys", 64, 8, 252},
 		{"very many keys", 64, 8, 1ull << 32},
 		{"more keys than are there", 64, 8, 3},
 		{"a key of type NONE", 72, 1, 0},
 		{"a key of type ZERO", 72, 1, LC_ENTRY_ZERO},
-		{"a key without sectors", 72 + 8 + 1, 1, 0},
+		{"a key without sectors", 72 + 16 + 1, 1, 0},
 		{"a key with a flag", 72, 1, LC_ENTRY_DATA | 0x20},
 		{"a key of volume 0", 72 + 7, 1, 0},
 	};
