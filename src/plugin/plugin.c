@@ -179,7 +179,8 @@ static int64_t plugin_get_size(void *handle)
 static int plugin_block_size(void *handle, uint32_t *minimum, uint32_t *preferred, uint32_t *maximum)
 {
 	(void)handle;
-	*minimum = LC_SECTOR;
+	/* Anything works. A larger minimum would make strict clients refuse what FUSE or nbdcopy ask for. */
+	*minimum = 1;
 	*preferred = LC_BLOCK;
 	*maximum = REQUEST_MAX_BYTES;
 	return 0;
