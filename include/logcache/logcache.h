@@ -37,8 +37,8 @@ struct lc_volume;
 /* --- formatting --- */
 
 struct lc_format_options {
-	u32 segment_bytes;  /* a power of two, LC_SEGMENT_MIN_BYTES .. LC_SEGMENT_MAX_BYTES */
-	const char *label;  /* for people; at most 63 bytes; NULL: none */
+	u32 segment_bytes; /* a power of two, LC_SEGMENT_MIN_BYTES .. LC_SEGMENT_MAX_BYTES */
+	const char *label; /* for people; at most 63 bytes; NULL: none */
 };
 
 /* The smallest cache device, in bytes, that a segment size allows. */
@@ -65,14 +65,14 @@ struct lc_volume_spec {
 };
 
 struct lc_settings {
-	u32 nr_buffers;		/* segment buffers in RAM, 2 .. 1024 */
-	bool writeback;		/* off: only when segments run out */
-	u32 dirty_low_percent;	/* of the segments: write-back starts above */
-	u32 idle_ms;		/* write back everything after so long without client I/O; 0: never */
-	u64 batch_bytes;	/* data per sweep; 0: 1/8 of the cache */
-	u32 flush_interval_ms;	/* an open record older than this is made durable; 0: never by itself */
-	u32 retry_ms;		/* pause before an I/O that failed is tried again */
-	u32 stall_timeout_ms;	/* how long a write waits for space while a store fails */
+	u32 nr_buffers;	       /* segment buffers in RAM, 2 .. 1024 */
+	bool writeback;	       /* off: only when segments run out */
+	u32 dirty_low_percent; /* of the segments: write-back starts above */
+	u32 idle_ms;	 /* write back everything after so long without client I/O; 0: never */
+	u64 batch_bytes; /* data per sweep; 0: 1/8 of the cache */
+	u32 flush_interval_ms; /* an open record older than this is made durable; 0: never by itself */
+	u32 retry_ms;	       /* pause before an I/O that failed is tried again */
+	u32 stall_timeout_ms; /* how long a write waits for space while a store fails */
 };
 
 /* The defaults of the settings. */

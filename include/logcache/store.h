@@ -35,13 +35,13 @@ enum lc_io_op { LC_IO_READ, LC_IO_WRITE, LC_IO_FLUSH };
 /* One I/O of a queue. The caller owns it; the queue uses it from submit until it is reaped. */
 struct lc_io {
 	enum lc_io_op op;
-	void *buf;	     /* aligned to LC_BLOCK; unused by a flush */
+	void *buf; /* aligned to LC_BLOCK; unused by a flush */
 	u32 len_bytes;
 	u64 offset_bytes;
-	int result;	     /* set on completion: 0 or -errno */
-	u32 done_bytes;	     /* the store's: progress of a partial transfer */
-	struct lc_io *next;  /* the store's while submitted; then links the list of completions */
-	void *owner;	     /* the caller's */
+	int result;	    /* set on completion: 0 or -errno */
+	u32 done_bytes;	    /* the store's: progress of a partial transfer */
+	struct lc_io *next; /* the store's while submitted; then links the list of completions */
+	void *owner;	    /* the caller's */
 };
 
 /* A piece of memory that a queue's I/O will use, so that the store can register it once. */
@@ -69,9 +69,9 @@ struct lc_queue_ops {
 
 struct lc_store {
 	const struct lc_store_ops *ops;
-	const char *name;   /* how messages call it: the path or URI that the user gave */
-	u64 size_bytes;	    /* any number; not necessarily a multiple of anything */
-	u32 block_bytes;    /* logical block: 512 .. 4096, a power of two */
+	const char *name; /* how messages call it: the path or URI that the user gave */
+	u64 size_bytes;	  /* any number; not necessarily a multiple of anything */
+	u32 block_bytes;  /* logical block: 512 .. 4096, a power of two */
 };
 
 struct lc_queue {
@@ -99,8 +99,7 @@ static inline int lc_store_read(struct lc_store *s, void *buf, u32 len_bytes, u6
 	return s->ops->read(s, buf, len_bytes, offset_bytes);
 }
 
-static inline int lc_store_write(struct lc_store *s, const void *buf, u32 len_bytes,
-				 u64 offset_bytes)
+static inline int lc_store_write(struct lc_store *s, const void *buf, u32 len_bytes, u64 offset_bytes)
 {
 	lc_store_check(s, buf, len_bytes, offset_bytes);
 	return s->ops->write(s, buf, len_bytes, offset_bytes);

@@ -20,10 +20,10 @@
 #define LC_BAD_MAX (LC_NR_BAD_PAGES * LC_BAD_PER_PAGE)
 
 struct lc_bad {
-	struct lc_bad_entry *entries;	/* [LC_BAD_MAX] */
-	u32 used;			/* entries from here on are unused */
-	u32 nr;				/* entries in use */
-	bool changed[LC_NR_BAD_PAGES];	/* differs from what was last written */
+	struct lc_bad_entry *entries;  /* [LC_BAD_MAX] */
+	u32 used;		       /* entries from here on are unused */
+	u32 nr;			       /* entries in use */
+	bool changed[LC_NR_BAD_PAGES]; /* differs from what was last written */
 };
 
 int lc_bad_init(struct lc_bad *b); /* -ENOMEM */

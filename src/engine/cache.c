@@ -18,9 +18,9 @@ struct lc_cache {
 	struct lc_log log;
 	struct lc_writeback writeback;
 	struct lc_recovery recovery;
-	struct lc_volume *volumes;			/* [nr_volumes], in the order of the specs */
+	struct lc_volume *volumes; /* [nr_volumes], in the order of the specs */
 	struct lc_volume *by_id[LC_VOLUMES_MAX + 1];
-	bool changed[LC_NR_PAGES];			/* metadata pages to be written at opening */
+	bool changed[LC_NR_PAGES]; /* metadata pages to be written at opening */
 	unsigned nr_volumes;
 };
 
@@ -109,8 +109,7 @@ static int check_arguments(const struct lc_volume_spec *specs, unsigned nr,
 		return lc_fail(err, -EINVAL, "%u volumes: a cache serves 1 to %u", nr,
 			       LC_VOLUMES_MAX);
 	if (s->nr_buffers < 2 || s->nr_buffers > 1024)
-		return lc_fail(err, -EINVAL, "%u segment buffers: it takes 2 to 1024",
-			       s->nr_buffers);
+		return lc_fail(err, -EINVAL, "%u segment buffers: it takes 2 to 1024", s->nr_buffers);
 	if (s->dirty_low_percent > 100)
 		return lc_fail(err, -EINVAL, "dirty-low: %u is more than 100 per cent",
 			       s->dirty_low_percent);
@@ -191,7 +190,8 @@ static int check_backing(struct lc_cache *c, struct lc_volume_entry *e, struct l
 			       "%s: give the right backing store, or restore its size%s",
 			       backing->name, (unsigned long long)backing->size_bytes,
 			       (unsigned long long)e->size_bytes, c->core.ssd->name, shown(e->name),
-			       dirty ? "; the cache holds data that was not written back to it yet" : "");
+			       dirty ? "; the cache holds data that was not written back to it yet" :
+				       "");
 	scratch = lc_alloc(LC_BLOCK);
 	if (!scratch)
 		return lc_fail(err, -ENOMEM, "%s: no memory to check it", backing->name);
@@ -381,7 +381,9 @@ static int begin_epoch(struct lc_cache *c, struct lc_error *err)
 		sb->first = cut_seq + 1;
 	sb->durable_seq = cut_seq; /* the device was flushed before it was read */
 	sb->clean = false;
-	ret = LC_MUTANT(epoch_not_durable) ? 0 : write_page(c, LC_PAGE_SUPERBLOCK); /* I1: before any other write */
+	ret = LC_MUTANT(epoch_not_durable) ?
+		      0 :
+		      write_page(c, LC_PAGE_SUPERBLOCK); /* I1: before any other write */
 	for (u32 i = 0; i < LC_NR_BAD_PAGES; i++)
 		c->changed[LC_PAGE_BAD + i] |= c->core.meta.bad.changed[i];
 	for (u32 page = LC_PAGE_VOLUMES; page < LC_NR_PAGES && !ret; page++)
@@ -549,7 +551,7 @@ void lc_cache_stats(struct lc_cache *c, struct lc_stats *out)
 
 double lc_memory_per_block(u32 segment_bytes)
 {
-	double blocks = segment_bytes / LC_BLOCK;
+	double blocks = (double)segment_bytes / LC_BLOCK;
 
 	/* The slot table, the hash at its load of 0.8, the sweep's buffers, a share of the segment table. */
 	return sizeof(struct lc_slot) + 4 * 1.25 + 0.75 + sizeof(struct lc_segment) / blocks;

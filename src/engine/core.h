@@ -24,14 +24,14 @@ struct lc_core {
 	struct lc_settings settings; /* constant after opening */
 
 	struct lc_mutex lock;
-	struct lc_ring ring;	/* guarded by lock */
-	struct lc_meta meta;	/* guarded as meta.h says */
-	struct lc_stats stats;	/* guarded by lock; the counters of it */
+	struct lc_ring ring;   /* guarded by lock */
+	struct lc_meta meta;   /* guarded as meta.h says */
+	struct lc_stats stats; /* guarded by lock; the counters of it */
 	/* Guarded by lock: since when write-back fails (0: it does not), and how. */
 	u64 stalled_since_ns;
 	int stall_error;
-	u64 client_ops;	/* guarded by lock: is anybody there? */
-	void *scratch;	/* guarded by lock: unused scratch memory of requests, linked through its first word */
+	u64 client_ops; /* guarded by lock: is anybody there? */
+	void *scratch; /* guarded by lock: unused scratch memory of requests, linked through its first word */
 };
 
 #endif

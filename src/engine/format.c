@@ -219,8 +219,9 @@ bool lc_superblock_decode(const void *block, struct lc_superblock *sb)
 	       sb->zone_blocks == lc_zone_blocks(sb->device_blocks) &&
 	       sb->zone_blocks + (u64)sb->nr_segments * sb->segment_blocks <= sb->device_blocks &&
 	       sb->epoch < LC_COUNT_MAX && sb->tail_id < LC_COUNT_MAX &&
-	       sb->durable_seq < LC_COUNT_MAX && sb->first >= 1 && sb->tail_seq >= 1 && sb->durable_seq + 1 >= sb->tail_seq &&
-	       sb->first <= sb->durable_seq + 1 && sb->label[LC_LABEL_BYTES - 1] == 0;
+	       sb->durable_seq < LC_COUNT_MAX && sb->first >= 1 && sb->tail_seq >= 1 &&
+	       sb->durable_seq + 1 >= sb->tail_seq && sb->first <= sb->durable_seq + 1 &&
+	       sb->label[LC_LABEL_BYTES - 1] == 0;
 }
 
 #define VOLUME_BYTES 512u
@@ -409,8 +410,8 @@ bool lc_summary_decode(const void *block, struct lc_summary_info *s,
 	s->nr_entries = get32(block, SUMMARY_NR_ENTRIES);
 	if (s->nr_records < 2 || s->nr_records > LC_SUMMARY_RECORDS_MAX ||
 	    s->nr_entries > LC_SUMMARY_ENTRIES_MAX || s->segment_id == 0 || s->first_seq == 0 ||
-	    s->segment_id >= LC_COUNT_MAX || s->last_seq >= LC_COUNT_MAX ||
-	    s->epoch >= LC_COUNT_MAX || s->last_seq < s->first_seq || s->last_seq - s->first_seq + 1 != s->nr_records)
+	    s->segment_id >= LC_COUNT_MAX || s->last_seq >= LC_COUNT_MAX || s->epoch >= LC_COUNT_MAX ||
+	    s->last_seq < s->first_seq || s->last_seq - s->first_seq + 1 != s->nr_records)
 		return false;
 	for (unsigned i = 0; i < s->nr_records; i++) {
 		s->nr_blocks[i] = get16(block, SUMMARY_RECORDS + 2 * i);

@@ -39,8 +39,8 @@ u32 lc_crc32c(const void *p, size_t n);
  */
 enum lc_entry_type {
 	LC_ENTRY_NONE = 0,
-	LC_ENTRY_DATA = 1,  /* one data block follows in the record */
-	LC_ENTRY_ZERO = 2,  /* an extent that reads as zeros; crc = its length in blocks; reserved */
+	LC_ENTRY_DATA = 1, /* one data block follows in the record */
+	LC_ENTRY_ZERO = 2, /* an extent that reads as zeros; crc = its length in blocks; reserved */
 	LC_ENTRY_CLEAN = 3, /* read cache; reserved */
 	LC_ENTRY_ERA = 4,   /* checkpoint of a volume's era; reserved */
 };
@@ -102,8 +102,8 @@ _Static_assert(sizeof(struct lc_slot) == 12, "the slot table is most of the memo
 /* 1/512 of the device, at least 1 MiB, in whole MiB; LC_NR_PAGES of its pages are in use. */
 u64 lc_zone_blocks(u64 device_blocks);
 
-_Static_assert(LC_NR_VOLUME_PAGES * LC_VOLUMES_PER_PAGE >= LC_VOLUMES_MAX, "room for all volumes");
-_Static_assert(LC_NR_PAGES * 2 * LC_BLOCK <= 1u << 20, "the pages fit the smallest zone");
+_Static_assert((LC_NR_VOLUME_PAGES * LC_VOLUMES_PER_PAGE) >= LC_VOLUMES_MAX, "all volumes fit");
+_Static_assert((LC_NR_PAGES * 2 * LC_BLOCK) <= 1u << 20, "the pages fit the smallest zone");
 
 enum lc_page_state {
 	LC_PAGE_OK,
@@ -138,11 +138,11 @@ struct lc_superblock {
 	u32 zone_blocks;
 	u32 segment_blocks;
 	u32 nr_segments;
-	bool clean;	 /* closed in good order, nothing written since */
-	u64 epoch;	 /* number of times the log was begun anew: each opening, each reissue (I10) */
-	u64 first;	 /* the seq at which this epoch began */
-	u64 tail_id;	 /* newest segment all of whose data is on the backing stores; 0: none */
-	u64 tail_seq;	 /* the seq that follows it */
+	bool clean;   /* closed in good order, nothing written since */
+	u64 epoch;    /* number of times the log was begun anew: each opening, each reissue (I10) */
+	u64 first;    /* the seq at which this epoch began */
+	u64 tail_id;  /* newest segment all of whose data is on the backing stores; 0: none */
+	u64 tail_seq; /* the seq that follows it */
 	u64 durable_seq; /* every record up to it was durable when this was written */
 };
 
@@ -157,7 +157,7 @@ struct lc_volume_entry {
 	u8 uuid[LC_UUID_BYTES];
 	char name[LC_NAME_BYTES];
 	u64 size_bytes;
-	u64 from_seq; /* entries of this volume in older records are void */
+	u64 from_seq;		    /* entries of this volume in older records are void */
 	u32 samples[LC_NR_SAMPLES]; /* fingerprint: crcs of sample blocks for this size_bytes */
 };
 

@@ -158,7 +158,8 @@ static int take_buffer(struct lc_log *l)
 			return i;
 		seg = lc_ring_segment(ring, b->segment_id);
 		assert(seg->id == b->segment_id && seg->buffer == (int)i);
-		if (seg->state == LC_SEGMENT_CLOSED && (seg->last_seq <= l->durable_seq || LC_MUTANT(free_unflushed_buffer)) &&
+		if (seg->state == LC_SEGMENT_CLOSED &&
+		    (seg->last_seq <= l->durable_seq || LC_MUTANT(free_unflushed_buffer)) &&
 		    !b->readers && (best < 0 || b->segment_id < l->buffers[best].segment_id))
 			best = i;
 	}

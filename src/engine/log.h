@@ -63,16 +63,16 @@ struct lc_buffer {
 	u8 *data;	/* one segment */
 	u64 segment_id; /* whose image it is; 0: none */
 	u64 first_seq;
-	u32 readers;	/* copying from it: it may not be given away */
+	u32 readers; /* copying from it: it may not be given away */
 	u16 nr_records;
 	u16 nr_blocks[LC_SUMMARY_RECORDS_MAX]; /* data blocks of each record so far, for the summary */
-	u16 *copying;	/* per block: readers, or LC_COPYING_WRITER */
+	u16 *copying;			       /* per block: readers, or LC_COPYING_WRITER */
 };
 
 /* A request for durability, on the stack of who waits. */
 struct lc_commit {
-	u64 seq;	/* durable up to here, please; 0: just a flush of the device */
-	u64 flush;	/* number of the first flush that counts */
+	u64 seq;   /* durable up to here, please; 0: just a flush of the device */
+	u64 flush; /* number of the first flush that counts */
 	int result;
 	bool done;
 	struct lc_commit *next;
@@ -89,30 +89,30 @@ struct lc_log {
 	struct lc_core *core;
 
 	struct lc_buffer *buffers; /* [settings.nr_buffers] */
-	u8 *memory;		   /* what their data points into: one area, registered with the queue */
+	u8 *memory; /* what their data points into: one area, registered with the queue */
 	struct lc_record records[LC_RECORDS_MAX]; /* seq % LC_RECORDS_MAX */
-	u64 next_seq;	 /* of the next record to be opened */
-	u64 sent_seq;	 /* handed to the SSD */
+	u64 next_seq;				  /* of the next record to be opened */
+	u64 sent_seq;				  /* handed to the SSD */
 	u64 written_seq;
 	u64 durable_seq;
-	u64 durable_id;	 /* newest segment that is closed and durable, like all before it */
+	u64 durable_id;	  /* newest segment that is closed and durable, like all before it */
 	u64 reissued_seq; /* after a failure: all records up to here must be written again */
-	bool open;	 /* record next_seq - 1 is open */
-	u32 fill;	 /* position in the head segment behind its last record */
+	bool open;	  /* record next_seq - 1 is open */
+	u32 fill;	  /* position in the head segment behind its last record */
 
 	/* whoever waits */
 	struct lc_cond committed; /* a commit is done */
 	struct lc_cond published; /* a copy ended: see lc_log_wait_published */
 	struct lc_cond space;	  /* a buffer, a segment, or bad news */
-	struct lc_cond progress;  /* for write-back: durable_id moved, or somebody waits for space */
+	struct lc_cond progress; /* for write-back: durable_id moved, or somebody waits for space */
 	u32 published_waiters;
 	u32 space_waiters;
 	u64 space_events; /* how often lc_log_space was called */
 	struct lc_commit *commits;
 
 	/* failure */
-	bool failed;	/* since the last failure not everything was reissued and flushed */
-	bool broken;	/* a failure that the log thread has not yet dealt with */
+	bool failed; /* since the last failure not everything was reissued and flushed */
+	bool broken; /* a failure that the log thread has not yet dealt with */
 	u64 retry_ns;
 
 	/* the log thread */
@@ -121,14 +121,14 @@ struct lc_log {
 	bool may_end; /* nobody kicks its queue any more */
 	bool running; /* start_result is set */
 	int start_result;
-	u64 now_ns; /* own: of the present turn of its loop */
+	u64 now_ns;	    /* own: of the present turn of its loop */
 	bool sleeping;	    /* in lc_queue_wait, or about to be */
 	bool kick;	    /* lc_log_unlock is to wake it */
 	bool reclaim_waits; /* for a reader to leave */
 	u64 sleep_until_ns;
 	u64 sent_ns; /* when it last wrote a record */
 	struct lc_queue *queue;
-	u32 in_flight;	/* records at the SSD */
+	u32 in_flight; /* records at the SSD */
 	u64 flushes_started;
 	bool flushing;
 	u64 flush_covers_seq; /* written_seq when the flush in flight was submitted */

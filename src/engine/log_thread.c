@@ -194,8 +194,8 @@ static bool overdue(struct lc_log *l)
 	u32 interval_ms = l->core->settings.flush_interval_ms;
 
 	return interval_ms && l->durable_seq + 1 < l->next_seq &&
-	       l->now_ns >= lc_log_record(l, l->durable_seq + 1)->opened_ns +
-				    interval_ms * LC_NS_PER_MS;
+	       l->now_ns >=
+		       lc_log_record(l, l->durable_seq + 1)->opened_ns + interval_ms * LC_NS_PER_MS;
 }
 
 /* Has anybody a reason to flush what is written now? */
@@ -223,7 +223,9 @@ static bool start_flush(struct lc_log *l)
 		return false;
 	l->flushing = true;
 	l->flushes_started++;
-	l->flush_covers_seq = LC_MUTANT(flush_covers_sent) ? l->sent_seq : l->written_seq; /* I2: completed before this flush is submitted */
+	l->flush_covers_seq = LC_MUTANT(flush_covers_sent) ?
+				      l->sent_seq :
+				      l->written_seq; /* I2: completed before this flush is submitted */
 	l->flush_io = (struct lc_io){.op = LC_IO_FLUSH};
 	if (LC_MUTANT(ack_before_flush)) {
 		lc_log_set_durable(l, l->flush_covers_seq);
@@ -320,8 +322,8 @@ static u64 next_deadline_ns(struct lc_log *l)
 		return LC_FOREVER;
 	if (l->durable_seq + 1 < l->next_seq) {
 		/* An overdue record waits for its own I/O, copies or flush: those wake us. */
-		return overdue(l) ? LC_FOREVER
-				  : lc_log_record(l, l->durable_seq + 1)->opened_ns + interval_ns;
+		return overdue(l) ? LC_FOREVER :
+				    lc_log_record(l, l->durable_seq + 1)->opened_ns + interval_ns;
 	}
 	/* Linger a little: then the next record needs no kick to be seen. */
 	return l->now_ns < l->sent_ns + interval_ns ? l->sent_ns + interval_ns : LC_FOREVER;

@@ -137,8 +137,8 @@ static int load_page(struct lc_meta *m, u32 page, const u8 *zone, struct lc_erro
 	}
 	if (ok[0] && ok[1] && page == LC_PAGE_SUPERBLOCK &&
 	    memcmp(info[0].uuid, info[1].uuid, LC_UUID_BYTES))
-		return lc_fail(err, -EUCLEAN,
-			       "%s: the two superblocks belong to different caches", m->ssd->name);
+		return lc_fail(err, -EUCLEAN, "%s: the two superblocks belong to different caches",
+			       m->ssd->name);
 	if (!ok[0] && !ok[1])
 		return lc_fail(err, page == LC_PAGE_SUPERBLOCK ? -EMEDIUMTYPE : -EUCLEAN,
 			       "%s: both copies of metadata page %u are damaged, or this is no "

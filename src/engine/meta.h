@@ -27,9 +27,9 @@ struct lc_meta {
 	bool busy;
 	struct lc_cond idle;
 	u64 generation[LC_NR_PAGES];
-	u8 next[LC_NR_PAGES]; /* the copy to write first: the older, or the broken one */
+	u8 next[LC_NR_PAGES];	  /* the copy to write first: the older, or the broken one */
 	bool lonely[LC_NR_PAGES]; /* only one copy is good and new: opening writes the other */
-	void *page;	      /* one block */
+	void *page;		  /* one block */
 };
 
 /*

@@ -30,7 +30,7 @@ struct chunk {
 	u64 end_bytes;
 	u64 block; /* the first one */
 	u32 nr;
-	bool begins;	  /* the client's request */
+	bool begins;		/* the client's request */
 	struct lc_stats *stats; /* where it is counted */
 	u8 *scratch;
 	struct piece pieces[LC_CHUNK_BLOCKS];

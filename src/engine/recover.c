@@ -13,7 +13,7 @@ struct place {
 	u64 id; /* 0: no valid first header */
 	u64 seq;
 	u64 epoch;
-	u64 durable_seq; /* what the header says of others */
+	u64 durable_seq;       /* what the header says of others */
 	u64 summary_first_seq; /* 0: no valid summary */
 	u64 summary_last_seq;
 	u64 summary_epoch;
@@ -199,8 +199,8 @@ static int scan(struct recovery *r)
 			in_flight--;
 		}
 		if (lc_now_ns() >= progress_ns) {
-			lc_log(LC_LOG_INFO, "%s: recovery: %u of %u segments scanned",
-			       c->ssd->name, place - in_flight, ring->nr);
+			lc_log(LC_LOG_INFO, "%s: recovery: %u of %u segments scanned", c->ssd->name,
+			       place - in_flight, ring->nr);
 			progress_ns = lc_now_ns() + PROGRESS_NS;
 		}
 	}
@@ -284,8 +284,8 @@ static int read_blocks(struct recovery *r, u64 id, u32 position, u32 nr, void *b
 }
 
 /* I1: is the header in BLOCK the record that comes next at this place? */
-static bool belongs(const struct recovery *r, const struct lc_record_info *info, u64 id, u32 position,
-		    const struct cursor *at)
+static bool belongs(const struct recovery *r, const struct lc_record_info *info, u64 id,
+		    u32 position, const struct cursor *at)
 {
 	return our_uuid(r, info->uuid) && info->segment_id == id && info->position == position &&
 	       (info->seq == at->seq || LC_MUTANT(no_seq_check)) &&

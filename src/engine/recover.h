@@ -34,6 +34,6 @@ struct lc_recovery {
  * CORE's meta is loaded and its ring initialized and empty; fills in the ring, and takes what was
  * overwritten above the tail off the list of lost blocks. -EUCLEAN: corrupt (I11); or a read error.
  */
-int lc_recover(struct lc_core *core, struct lc_recovery *r, struct lc_error *err);
+int lc_recover(struct lc_core *core, struct lc_recovery *out, struct lc_error *err);
 
 #endif

@@ -23,12 +23,12 @@
 enum lc_segment_state { LC_SEGMENT_FREE, LC_SEGMENT_OPEN, LC_SEGMENT_CLOSED };
 
 struct lc_segment {
-	u64 id;	      /* 0: never written, or reclaimed */
-	u64 last_seq; /* of the newest record in it */
-	u32 readers;  /* reading it from the SSD: it may not be reused (I4) */
-	u16 live;     /* slots that the index points to */
-	u16 dirty;    /* those of them that are newer than the backing store */
-	int16_t buffer;   /* its image in RAM, or -1 */
+	u64 id;		/* 0: never written, or reclaimed */
+	u64 last_seq;	/* of the newest record in it */
+	u32 readers;	/* reading it from the SSD: it may not be reused (I4) */
+	u16 live;	/* slots that the index points to */
+	u16 dirty;	/* those of them that are newer than the backing store */
+	int16_t buffer; /* its image in RAM, or -1 */
 	u8 state;
 };
 
@@ -37,9 +37,9 @@ struct lc_ring {
 	u32 nr;
 	u32 zone_blocks;
 	u32 segment_blocks;
-	u64 head_id;	 /* newest segment that was ever opened; 0: none */
-	u64 tail_id;	 /* durable tail: it is in both superblock copies (I3) */
-	u64 free_id;	 /* places of the ids up to here are FREE, OPEN or CLOSED above the tail: enterable */
+	u64 head_id; /* newest segment that was ever opened; 0: none */
+	u64 tail_id; /* durable tail: it is in both superblock copies (I3) */
+	u64 free_id; /* places of the ids up to here are FREE, OPEN or CLOSED above the tail: enterable */
 	u64 dirty_blocks;
 	struct lc_index index;
 };

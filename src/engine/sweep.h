@@ -40,7 +40,7 @@ struct lc_run {
 	u32 nr;
 	u32 nr_ios; /* in flight */
 	int error;
-	u8 *buf;    /* run_blocks blocks */
+	u8 *buf; /* run_blocks blocks */
 	struct lc_piece pieces[LC_RUN_BLOCKS_MAX];
 	struct lc_io ios[LC_RUN_BLOCKS_MAX];
 	struct lc_run *next;
@@ -55,13 +55,13 @@ struct lc_sweep {
 	struct lc_queue **backing; /* by volume id */
 	struct lc_run *runs;	   /* [LC_NR_RUNS] */
 	struct lc_run *free_runs;
-	u8 *memory;		   /* LC_NR_RUNS * run_blocks blocks */
+	u8 *memory; /* LC_NR_RUNS * run_blocks blocks */
 	u32 run_blocks;
-	u64 *places; /* [max] of one key range, sorted */
+	u64 *places;  /* [max] of one key range, sorted */
 	u32 *written; /* [max] slots written since the last backing flush */
 	u32 max, nr_places, nr_written;
 	u64 covered; /* places up to here are done in this range: the next run starts behind */
-	int error; /* of the present sweep */
+	int error;   /* of the present sweep */
 };
 
 /* -ENOMEM. VOLUMES is by id and outlives SW. */

@@ -52,8 +52,7 @@ static u64 first_conflict(const struct lc_volume *v, u64 block, u32 nr, bool exc
 /* --- publishing [lock] --- */
 
 /* BYTES of client data are in place; the index shall know. */
-static void publish(struct lc_volume *v, const struct lc_chunk *chunk, bool reused, u8 mask,
-		    u32 bytes)
+static void publish(struct lc_volume *v, const struct lc_chunk *chunk, bool reused, u8 mask, u32 bytes)
 {
 	struct lc_core *c = v->core;
 	struct lc_ring *ring = &c->ring;
@@ -221,8 +220,7 @@ static int write_part(struct lc_volume *v, const struct part *p, bool first, u64
 
 	lc_mutex_lock(&c->lock);
 	c->stats.writes += first;
-	while (!LC_MUTANT(part_ignores_pending) &&
-	       first_conflict(v, p->block, 1, false) == p->block)
+	while (!LC_MUTANT(part_ignores_pending) && first_conflict(v, p->block, 1, false) == p->block)
 		lc_log_wait_published(log);
 	link_pending(v, &pending);
 	if (reuse_for_part(v, p, &chunk)) {

@@ -81,16 +81,16 @@ static int advance_tail(struct lc_writeback *w)
 
 	lc_mutex_lock(&c->lock);
 	tail = ring->tail_id;
-	while (tail < w->log->durable_id && (!lc_ring_segment(ring, tail + 1)->dirty || LC_MUTANT(tail_passes_dirty)))
+	while (tail < w->log->durable_id &&
+	       (!lc_ring_segment(ring, tail + 1)->dirty || LC_MUTANT(tail_passes_dirty)))
 		tail++;
 	if (tail == ring->tail_id) {
 		lc_mutex_unlock(&c->lock);
 		return 0;
 	}
 	/* I7: what superseded blocks in the segments passed is durable before they may go. */
-	err = LC_MUTANT(superseded_not_durable)
-		      ? 0
-		      : lc_log_commit(w->log, lc_log_newest_seq(w->log));
+	err = LC_MUTANT(superseded_not_durable) ? 0 :
+						  lc_log_commit(w->log, lc_log_newest_seq(w->log));
 	lc_log_unlock(w->log);
 	if (!err)
 		err = write_companions(w);

@@ -25,11 +25,11 @@ struct lc_writeback {
 
 	struct lc_thread thread;
 	bool started, stop;
-	bool running;	  /* start_result is set */
+	bool running; /* start_result is set */
 	int start_result;
 	struct lc_cond done; /* a sweep or the start has ended */
-	u64 drain_id;	  /* everything up to this segment is to be written back */
-	u64 errors;	  /* sweeps that failed */
+	u64 drain_id;	     /* everything up to this segment is to be written back */
+	u64 errors;	     /* sweeps that failed */
 	int last_error;
 
 	/* own */

@@ -84,7 +84,8 @@ static int look_for_signatures(const struct lc_file *f, char *what, size_t what_
 	/* A superblock with a wrong checksum is somebody's data all the more. */
 	if (blkid_probe_set_device(pr, fd, 0, 0) < 0 || blkid_probe_enable_superblocks(pr, 1) < 0 ||
 	    blkid_probe_set_superblocks_flags(pr, BLKID_SUBLKS_TYPE | BLKID_SUBLKS_USAGE |
-							  BLKID_SUBLKS_LABEL | BLKID_SUBLKS_BADCSUM) < 0 ||
+							  BLKID_SUBLKS_LABEL |
+							  BLKID_SUBLKS_BADCSUM) < 0 ||
 	    blkid_probe_enable_partitions(pr, 1) < 0) {
 		rc = -1;
 	} else {

@@ -214,8 +214,9 @@ static int fill(int fd, const char *path, u64 size_bytes, struct lc_error *err)
 	if (fallocate(fd, 0, 0, (off_t)size_bytes) < 0) {
 		if (errno == ENOSPC || errno == EDQUOT)
 			return no_space(path, size_bytes,
-					free_bytes(fd, &room) && room < size_bytes ? size_bytes - room :
-										     size_bytes,
+					free_bytes(fd, &room) && room < size_bytes ?
+						size_bytes - room :
+						size_bytes,
 					err);
 		if (errno != EOPNOTSUPP && errno != EINTR)
 			return write_failed(path, size_bytes, 0, -errno, err);

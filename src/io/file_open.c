@@ -128,8 +128,7 @@ static long lock_holder(const struct stat *st)
 	while (!found && fgets(line, sizeof(line), p)) {
 		if (sscanf(line, "%*d: %15s %*s %*s %ld %x:%x:%lu", kind, &pid, &maj, &min, &ino) != 5)
 			continue;
-		if (strcmp(kind, "FLOCK") == 0 && makedev(maj, min) == st->st_dev &&
-		    ino == st->st_ino)
+		if (strcmp(kind, "FLOCK") == 0 && makedev(maj, min) == st->st_dev && ino == st->st_ino)
 			found = pid;
 	}
 	fclose(p);

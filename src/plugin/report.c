@@ -29,9 +29,8 @@ void report_opened(struct lc_cache *c, const struct lc_store *ssd, const struct 
 	       ", %s found after %s; %s of RAM, of which %.1f bytes per cached block",
 	       backing->name, size_text(volume, backing->size_bytes), ssd->name,
 	       size_text(cache, ssd->size_bytes), s.nr_segments, s.segment_bytes >> 10,
-	       percent(s.dirty_segments, s.nr_segments),
-	       percent(s.cached_blocks, s.capacity_blocks), s.head_id, s.tail_id, s.epoch,
-	       s.recovered_records ? records : "nothing unwritten",
+	       percent(s.dirty_segments, s.nr_segments), percent(s.cached_blocks, s.capacity_blocks),
+	       s.head_id, s.tail_id, s.epoch, s.recovered_records ? records : "nothing unwritten",
 	       s.was_clean ? "a clean shutdown" : "a crash", size_text(memory, s.memory_bytes),
 	       lc_memory_per_block(s.segment_bytes));
 }
@@ -56,7 +55,8 @@ static void log_line(const struct lc_stats *s)
 		     "filled %.1f%% of the blocks",
 		     s->reads, size_text(read, s->read_bytes),
 		     percent(found, found + s->read_miss_blocks), s->writes,
-		     size_text(written, s->write_bytes), percent(s->write_hit_blocks, s->write_hit_blocks + s->write_miss_blocks),
+		     size_text(written, s->write_bytes),
+		     percent(s->write_hit_blocks, s->write_hit_blocks + s->write_miss_blocks),
 		     s->flushes, size_text(logged, s->log_bytes), s->records, s->segments,
 		     s->commits, s->sweeps, s->writeback_blocks, s->writeback_ios,
 		     s->superseded_blocks, percent(s->dirty_segments, s->nr_segments),

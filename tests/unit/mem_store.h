@@ -277,8 +277,7 @@ static UNUSED void mem_open(struct mem_store *m, const char *name, u64 size_byte
 	};
 
 	*m = (struct mem_store){
-		.store = {.ops = &ops, .name = name, .size_bytes = size_bytes,
-			  .block_bytes = LC_SECTOR},
+		.store = {.ops = &ops, .name = name, .size_bytes = size_bytes, .block_bytes = LC_SECTOR},
 		.map_bytes = size_bytes + MEM_SLACK_BYTES,
 	};
 	lc_mutex_init(&m->lock);

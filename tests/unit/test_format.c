@@ -238,8 +238,7 @@ static void summary_comes_back(void **state)
 	for (u32 i = 0; i < 3; i++)
 		assert_int_equal(out.nr_blocks[i], i + 1);
 	for (u32 i = 0; i < 6; i++)
-		assert_true(entries[i].key == some_slot(i).key &&
-			    entries[i].crc == some_slot(i).crc);
+		assert_true(entries[i].key == some_slot(i).key && entries[i].crc == some_slot(i).crc);
 }
 
 static void largest_summary_fits(void **state)

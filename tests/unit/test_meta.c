@@ -118,8 +118,7 @@ static void everything_comes_back(void **state)
 	meta.sb.tail_id = 5;
 	meta.sb.clean = false;
 	for (u32 id = 1; id <= LC_VOLUMES_MAX; id++) {
-		meta.volumes[id] =
-			(struct lc_volume_entry){.id = id, .size_bytes = id, .from_seq = id};
+		meta.volumes[id] = (struct lc_volume_entry){.id = id, .size_bytes = id, .from_seq = id};
 		snprintf(meta.volumes[id].name, LC_NAME_BYTES, "v%u", id);
 	}
 	for (u64 i = 0; i < LC_BAD_MAX; i++)
@@ -156,8 +155,7 @@ static void lost_blocks_on_any_page_come_back(void **state)
 		assert_int_equal(write_page(LC_PAGE_BAD + i), 0);
 	assert_int_equal(reload(), 0);
 	for (u64 i = 0; i < 2 * LC_BAD_PER_PAGE; i++)
-		assert_int_equal(lc_bad_mask(&meta.bad, 1, i),
-				 i >= LC_BAD_PER_PAGE && i % 100 == 0);
+		assert_int_equal(lc_bad_mask(&meta.bad, 1, i), i >= LC_BAD_PER_PAGE && i % 100 == 0);
 	assert_int_equal(lc_bad_mask(&meta.bad, 1, 2 * LC_BAD_PER_PAGE), 1);
 	assert_int_equal(meta.bad.nr, 4); /* 300, 400, 500 and the one on the third page */
 }
