@@ -18,6 +18,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "exhaustive.h"
 #include "history.h"
 
 #if defined(__SANITIZE_ADDRESS__)
@@ -30,7 +31,9 @@ static struct {
 	u64 seed, histories;
 	double seconds; /* 0: no limit */
 	unsigned jobs, volumes;
-	bool faults, one;
+	bool faults, one, exhaustive;
+	u32 operations;
+	const char *one_case;
 } options = { .histories = 1000, .jobs = 1, .volumes = 1 };
 
 /* Shared with the children. */
@@ -69,7 +72,8 @@ static void say_replay(void)
 
 void sim_report_and_exit(void)
 {
-	say_replay();
+	if (!exhaustive_report(program))
+		say_replay();
 	if (shared)
 		shared->failed = true;
 	fflush(NULL);
@@ -205,7 +209,10 @@ static void usage(FILE *f)
 		"  --jobs J       processes\n"
 		"  --trace        print everything that happens\n"
 		"  --faults       stores fail now and then\n"
-		"  --volumes V    volumes on the cache (default 1)\n",
+		"  --volumes V    volumes on the cache (default 1)\n"
+		"  --exhaustive   every small workload, every moment for a crash, every state\n"
+		"  --operations N with it: all workloads up to N operations\n"
+		"  --case CASE    with it: only what a failure reported\n",
 		program);
 }
 
@@ -219,6 +226,9 @@ static void parse(int argc, char **argv)
 		{ "trace", no_argument, NULL, 'v' },
 		{ "faults", no_argument, NULL, 'f' },
 		{ "volumes", required_argument, NULL, 'V' },
+		{ "exhaustive", no_argument, NULL, 'x' },
+		{ "operations", required_argument, NULL, 'o' },
+		{ "case", required_argument, NULL, 'c' },
 		{ "help", no_argument, NULL, 'h' },
 		{ NULL, 0, NULL, 0 },
 	};
@@ -249,6 +259,15 @@ static void parse(int argc, char **argv)
 			break;
 		case 'V':
 			options.volumes = (unsigned)strtoul(optarg, NULL, 0);
+			break;
+		case 'x':
+			options.exhaustive = true;
+			break;
+		case 'o':
+			options.operations = (u32)strtoul(optarg, NULL, 0);
+			break;
+		case 'c':
+			options.one_case = optarg;
 			break;
 		case 'h':
 			usage(stdout);
@@ -284,6 +303,13 @@ int main(int argc, char **argv)
 	if (shared == MAP_FAILED) {
 		perror("logcache-sim: mmap");
 		return 2;
+	}
+	if (options.exhaustive) {
+		catch_signals();
+		mallopt(M_MMAP_THRESHOLD, 1 << 30);
+		mallopt(M_TRIM_THRESHOLD, 1 << 30);
+		exhaustive_run(options.operations, options.one_case);
+		return 0;
 	}
 	if (!options.one)
 		fprintf(stderr, "first seed %llu\n", (unsigned long long)options.seed);

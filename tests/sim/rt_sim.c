@@ -14,6 +14,8 @@
  *		   clock jumps past it instead, I/O completes and timers ring
  *	priority   always the runnable fiber of the highest random priority; priorities change at
  *		   random steps (after PCT, Burckhardt et al. 2010)
+ * and exhaustive.c runs its own:
+ *	calm	   one after the other, and no draw is random: the same program, the same history
  *
  * Time moves a little at every step, and jumps to the next event when no fiber can run. No event
  * and no runnable fiber is a deadlock.
@@ -49,7 +51,7 @@
 #define GUARD_BYTES (16u << 10)
 #define EVENTS_MAX 8192u
 
-enum policy { POLICY_UNIFORM, POLICY_STARVE, POLICY_PRIORITY };
+enum policy { POLICY_UNIFORM, POLICY_STARVE, POLICY_PRIORITY, POLICY_CALM };
 
 /* Where a fiber's registers are. Apart from struct fiber: only this file needs setjmp.h. */
 struct context {
@@ -75,7 +77,7 @@ static struct {
 	enum sim_outcome outcome;
 
 	struct sim_event *heap[EVENTS_MAX + 1];
-	u32 nr_events;
+	u32 nr_events, nr_armed;
 
 	enum policy policy;
 	u32 switch_one_in; /* policy uniform and starve: how often a point is a switch */
@@ -92,13 +94,23 @@ void sim_seed(u64 seed)
 	sim.rng = seed * 0x9e3779b97f4a7c15ull + 0x1234567;
 }
 
-u64 sim_rand(void)
+static u64 draw(void)
 {
 	u64 z = sim.rng += 0x9e3779b97f4a7c15ull; /* splitmix64 */
 
 	z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ull;
 	z = (z ^ (z >> 27)) * 0x94d049bb133111ebull;
 	return z ^ (z >> 31);
+}
+
+/* Calm: sim_below() is n-1, so that nothing rare happens and every range gives one end of it. */
+#define CALM_DRAW 0xffffffffa50003ffull
+
+u64 sim_rand(void)
+{
+	if (sim.policy == POLICY_CALM)
+		return CALM_DRAW;
+	return draw();
 }
 
 u32 sim_below(u32 n)
@@ -160,7 +172,8 @@ void sim_event_arm(struct sim_event *ev, u64 at_ns)
 	if (sim.nr_events == EVENTS_MAX)
 		sim_fail("the simulator ran out of events: %u I/Os and timers pending", EVENTS_MAX);
 	ev->at_ns = at_ns;
-	ev->tie = (u32)sim_rand();
+	/* Calm: in the order of their arming. */
+	ev->tie = sim.policy == POLICY_CALM ? ++sim.nr_armed : (u32)sim_rand();
 	sim.nr_events++;
 	heap_settle(ev, sim.nr_events);
 }
@@ -259,6 +272,19 @@ static void new_victim(void)
 	sim.victim_until = sim.steps + sim_log_between(4, 2000);
 }
 
+static struct fiber *next_in_turn(void)
+{
+	u32 i, at = (u32)(sim.self - sim.fibers);
+
+	for (i = 1; i <= sim.nr_fibers; i++) {
+		struct fiber *f = &sim.fibers[(at + i) % sim.nr_fibers];
+
+		if (f->state == FIBER_RUNNABLE)
+			return f;
+	}
+	return NULL;
+}
+
 /* The fiber to run; NULL: none, let time pass. */
 static struct fiber *pick(void)
 {
@@ -267,6 +293,8 @@ static struct fiber *pick(void)
 
 	if (sim.policy == POLICY_STARVE && sim.steps >= sim.victim_until)
 		new_victim();
+	if (sim.policy == POLICY_CALM)
+		return next_in_turn();
 	for (i = 0; i < sim.nr_fibers; i++) {
 		struct fiber *f = &sim.fibers[i];
 
@@ -321,7 +349,8 @@ void sim_point(void)
 		if ((r >> 32) % 64 == 0)
 			sim.self->priority = (u32)sim_rand();
 		schedule();
-	} else if ((r >> 32) % sim.switch_one_in == 0 || sim.self == sim.victim) {
+	} else if (sim.policy == POLICY_CALM || (r >> 32) % sim.switch_one_in == 0 ||
+		   sim.self == sim.victim) {
 		schedule();
 	}
 }
@@ -494,6 +523,7 @@ void sim_history_begin(u64 step_limit)
 {
 	static const u32 one_in[] = { 1, 2, 2, 8, 32 };
 
+	sim.policy = POLICY_UNIFORM;
 	sim.self = &sim.root;
 	sim.root.name = "root";
 	sim.root.state = FIBER_RUNNABLE;
@@ -506,6 +536,19 @@ void sim_history_begin(u64 step_limit)
 	sim.switch_one_in = one_in[sim_below(5)];
 	sim.victim = NULL;
 	sim.victim_until = 0;
+}
+
+void sim_history_begin_calm(u64 step_limit)
+{
+	sim_history_begin(step_limit);
+	sim.policy = POLICY_CALM;
+	sim.now_ns = 0;
+	sim.nr_armed = 0;
+}
+
+void sim_crash_now(void)
+{
+	leave_to_root(SIM_CRASHED);
 }
 
 void sim_plan_crash(u64 steps)

@@ -80,10 +80,14 @@ enum sim_outcome { SIM_RETURNED, SIM_CRASHED };
 
 /* A new history: clock, step count and scheduling policy start again from the seed. */
 void sim_history_begin(u64 step_limit);
+/* The same without any randomness: fibers take turns, I/O takes the shortest time, until the next beginning. */
+void sim_history_begin_calm(u64 step_limit);
 /* Run FN on the first fiber of a new life until it returns or the planned crash comes. */
 enum sim_outcome sim_life(const char *name, void (*fn)(void *), void *arg);
 /* Crash so many steps from now (0: never). May be called from inside the life. */
 void sim_plan_crash(u64 steps);
+/* Crash here and now, on a fiber of the life. */
+_Noreturn void sim_crash_now(void);
 /*
  * Drop the fibers and the memory of the life that just ended. Returns what was left over: fibers
  * that are still there, and bytes not freed. Not zero after a clean close is a bug; after a crash

@@ -467,10 +467,21 @@ static void end_doubts(struct store_sim *s)
 	}
 }
 
-void store_sim_crash(struct store_sim *s, enum sim_crash kind)
+/* Data of a write in flight that never reached the disk may still be there after a power cut. */
+static void complete_data(struct sim_io *io)
+{
+	u32 i;
+
+	for (i = io->pieces_done; i < io->nr_pieces; i++) {
+		u32 from = io->cut[io->order[i]];
+
+		memcpy(io->write->data + from, io->buf + from, io->cut[io->order[i] + 1] - from);
+	}
+}
+
+static void end_io(struct store_sim *s, enum sim_crash kind)
 {
 	struct sim_io *io, *next;
-	u32 i;
 
 	for (io = s->submitted; io; io = next) {
 		next = io->next;
@@ -478,20 +489,35 @@ void store_sim_crash(struct store_sim *s, enum sim_crash kind)
 		if (io->op == LC_IO_WRITE && !io->done) {
 			if (kind == SIM_KILL)
 				land_or_not(s, io);
-			else /* data that never reached the disk may still be there afterwards */
-				for (i = io->pieces_done; i < io->nr_pieces; i++) {
-					u32 from = io->cut[io->order[i]];
-
-					memcpy(io->write->data + from, io->buf + from,
-					       io->cut[io->order[i] + 1] - from);
-				}
+			else
+				complete_data(io);
 		}
 		free(io);
 	}
 	s->submitted = NULL;
 	store_sim_drop_queues(s);
+}
+
+void store_sim_crash(struct store_sim *s, enum sim_crash kind)
+{
+	end_io(s, kind);
 	if (kind == SIM_POWER_CUT)
 		power_cut(s);
 	else
 		end_doubts(s);
+}
+
+void store_sim_freeze(struct store_sim *s)
+{
+	end_io(s, SIM_POWER_CUT);
+}
+
+void store_sim_settle(struct store_sim *s)
+{
+	u64 b;
+
+	for (b = 0; b < s->image_bytes / LC_BLOCK; b++)
+		if (s->touched[b])
+			memcpy(s->media + b * LC_BLOCK, s->now + b * LC_BLOCK, LC_BLOCK);
+	free_writes(s);
 }

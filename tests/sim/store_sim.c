@@ -33,6 +33,9 @@ struct sim_queue {
 	struct sim_queue *next;
 };
 
+void (*store_sim_before_change)(const struct store_sim *s, enum lc_io_op op, u32 len_bytes,
+				u64 offset_bytes);
+
 static const char *const op_names[] = { "read", "write", "flush" };
 
 static struct store_sim *sim_of(struct lc_store *s)
@@ -123,6 +126,13 @@ static struct sim_io *io_new(struct store_sim *s, enum lc_io_op op, void *buf, u
 	return io;
 }
 
+static void before_change(const struct store_sim *s, enum lc_io_op op, u32 len_bytes,
+			  u64 offset_bytes)
+{
+	if (store_sim_before_change)
+		store_sim_before_change(s, op, len_bytes, offset_bytes);
+}
+
 /* From here on the disk knows of it. */
 static void enter(struct sim_io *io)
 {
@@ -195,6 +205,8 @@ static void io_fired(struct sim_event *ev)
 		sim_event_arm(&io->event, io->piece_ns[io->pieces_done]);
 		return;
 	}
+	if (io->op == LC_IO_FLUSH && !io->result)
+		before_change(io->store, LC_IO_FLUSH, 0, 0);
 	image_complete(io);
 	sim_trace("%s: done %s %u at %llu: %d", io->store->store.name, op_names[io->op],
 		  io->len_bytes, (unsigned long long)io->offset_bytes, io->result);
@@ -217,6 +229,8 @@ static int do_sync(struct lc_store *ls, enum lc_io_op op, void *buf, u32 len_byt
 
 	sim_assert_unlocked(names[op]);
 	sim_point();
+	if (op == LC_IO_WRITE)
+		before_change(sim_of(ls), op, len_bytes, offset_bytes);
 	io = io_new(sim_of(ls), op, buf, len_bytes, offset_bytes);
 	io->fiber = sim_self();
 	enter(io);
@@ -279,6 +293,8 @@ static void start_staged(struct sim_queue *q)
 	while (q->staged) {
 		struct sim_io *io = q->staged;
 
+		if (io->op == LC_IO_WRITE)
+			before_change(q->store, io->op, io->len_bytes, io->offset_bytes);
 		q->staged = io->queue_next;
 		io->queue_next = NULL;
 		*q->waiting_tail = io;

@@ -106,6 +106,20 @@ void store_sim_assert_idle(struct store_sim *s);
 /* What would be there after the worst power cut: all that is certain, nothing else. */
 const u8 *store_sim_media(const struct store_sim *s);
 
+/* Between lives: everything that is there becomes certain. */
+void store_sim_settle(struct store_sim *s);
+/*
+ * The end of a life for somebody who decides himself what survives: I/O and queues are gone, `media`
+ * is certain, and `writes` lists what is not, in order of submission.
+ */
+void store_sim_freeze(struct store_sim *s);
+/*
+ * If set, called on a fiber before a write is submitted and before a flush succeeds: right before anything that
+ * changes which states a power cut can leave.
+ */
+extern void (*store_sim_before_change)(const struct store_sim *s, enum lc_io_op op, u32 len_bytes,
+				       u64 offset_bytes);
+
 /* Faults; by default there are none. */
 void store_sim_rot(struct store_sim *s, u64 offset_bytes, u32 len_bytes);
 void store_sim_bad_range(struct store_sim *s, u64 offset_bytes, u64 len_bytes);
