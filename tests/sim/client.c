@@ -29,7 +29,7 @@ void workload_draw(struct workload *w, u32 nr_blocks)
 		.big_percent = sim_one_in(6) ? 20 : sim_below(3),
 		.think_max_ns = sim_log_between(10000, 50000000),
 		.sequential = sim_one_in(6),
-		.drains = sim_one_in(8),
+		.drains = sim_one_in(8) ? 10 : 0,
 	};
 	if (sim_one_in(5)) { /* never flushes: the log must not wedge (I10) */
 		w->flush = 0;
@@ -43,18 +43,44 @@ void workload_draw(struct workload *w, u32 nr_blocks)
 	}
 }
 
-void workload_stutter(struct workload *w, u32 nr_blocks)
+void workload_scenario(struct workload *w, enum scenario s, u32 nr_blocks)
 {
 	*w = (struct workload){
 		.write = 60,
 		.read = 5,
-		.flush = sim_below(40),
-		.fua_percent = sim_below(100),
-		.hot_percent = sim_below(100),
 		.hot_block = sim_below(nr_blocks),
 		.hot_blocks = sim_between(1, 6),
-		.single = sim_one_in(2),
+		.hot_percent = sim_below(100),
 	};
+	switch (s) {
+	case SCENARIO_STAMMER:
+		w->fua_percent = sim_one_in(2) ? 100 : 60;
+		w->single = !sim_one_in(4);
+		break;
+	case SCENARIO_FULL:
+		w->read = sim_one_in(4) ? 5 : 0;
+		w->hot_percent = 0;
+		w->big_percent = sim_below(20);
+		break;
+	case SCENARIO_SUPERSEDE:
+		w->hot_percent = 100;
+		w->hot_blocks = sim_between(1, 3);
+		w->single = true;
+		w->flush = sim_one_in(2) ? 0 : 3;
+		w->drains = sim_between(20, 200);
+		break;
+	case SCENARIO_PATCHWORK:
+		w->fua_percent = sim_between(30, 90);
+		w->hot_percent = sim_between(80, 98);
+		w->single = true;
+		w->drains = sim_between(10, 100);
+		break;
+	default:
+		w->flush = sim_below(40);
+		w->fua_percent = sim_below(100);
+		w->hot_percent = sim_below(100);
+		w->single = sim_one_in(2);
+	}
 }
 
 void clients_create(struct history *h)
@@ -264,7 +290,7 @@ static void client_main(void *arg)
 		u32 k = sim_below(total);
 
 		h->nr_ops++;
-		if (w->drains && sim_one_in(100))
+		if (w->drains && sim_below(1000) < w->drains)
 			do_drain(c);
 		else if (sim_one_in(50))
 			do_stats(c);
@@ -296,9 +322,9 @@ void clients_run(struct history *h)
 		c->load = h->load;
 		c->nr_ops = h->ops_per_client;
 		c->cursor = 0;
-		if (!h->stutter && sim_one_in(4)) /* one that is different from the others */
+		if (h->scenario == SCENARIO_ANY && sim_one_in(4)) /* one that is different from the others */
 			workload_draw(&c->load, h->nr_sectors[0] / LC_SECTORS_PER_BLOCK + 1);
-		if (!h->load.flush && !h->stutter)
+		if (!h->load.flush && h->scenario == SCENARIO_ANY)
 			c->load.flush = c->load.fua_percent = 0;
 		fibers[i] = sim_fiber_start(names[i], client_main, c);
 	}

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "format.h"
 #include "history.h"
 #include "oracle_bytes.h"
 
@@ -83,8 +84,15 @@ static void draw_cache(struct history *h)
 	u64 size;
 
 	h->segment_bytes = LC_SEGMENT_MIN_BYTES << sim_below(4);
+	if (h->scenario == SCENARIO_FULL)
+		h->segment_bytes = LC_SEGMENT_MIN_BYTES << sim_below(2);
+	else if (h->scenario == SCENARIO_STAMMER || h->scenario == SCENARIO_PATCHWORK ||
+		 h->scenario == SCENARIO_SUPERSEDE)
+		h->segment_bytes = LC_SEGMENT_MIN_BYTES << sim_between(2, 3);
 	size = lc_cache_min_bytes(h->segment_bytes);
 	size += (u64)h->segment_bytes * (sim_one_in(3) ? 0 : sim_log_between(1, 20));
+	if (h->scenario == SCENARIO_FULL)
+		size += (u64)h->segment_bytes * sim_between(2, 8);
 	if (sim_one_in(3))
 		size += sim_below(h->segment_bytes);
 	store_sim_reset(&h->ssd, "ssd", size, sim_one_in(2) ? LC_SECTOR : LC_BLOCK, false);
@@ -107,6 +115,14 @@ static void draw_settings(struct history *h)
 	s->flush_interval_ms = intervals[sim_below(4)];
 	s->retry_ms = sim_between(1, 20);
 	s->stall_timeout_ms = 30000;
+	if (h->scenario == SCENARIO_FULL) {
+		s->nr_buffers = sim_between(4, 10);
+		s->batch_bytes = (u64)h->segment_bytes * sim_between(3, 8);
+		s->flush_interval_ms = 0;
+	} else if (h->scenario == SCENARIO_PATCHWORK) {
+		s->writeback = true;
+		s->dirty_low_percent = 0;
+	}
 }
 
 static void draw_faults(struct history *h)
@@ -140,12 +156,15 @@ static void draw_life(struct history *h, bool last, bool must_crash)
 			 : k < 83 ? STAGE_DRAIN
 			 : k < 91 ? STAGE_CLOSE
 				  : STAGE_NONE;
-	if (must_crash)
+	if (must_crash || (!last && h->scenario > SCENARIO_STUTTER && sim_one_in(2)))
 		h->crash_stage = STAGE_WORK;
 	h->crash_steps = sim_log_between(1, 600);
 	if (h->crash_stage == STAGE_WORK)
-		h->crash_steps = h->stutter ? sim_log_between(10, sim_one_in(3) ? 6000 : 600)
-					    : sim_log_between(20, sim_one_in(20) ? 60000 : 8000);
+		h->crash_steps =
+			h->scenario == SCENARIO_STAMMER ? sim_between(20, 400)
+			: h->scenario == SCENARIO_STUTTER
+				? sim_log_between(10, sim_one_in(3) ? 6000 : 600)
+				: sim_log_between(20, sim_one_in(20) ? 60000 : 8000);
 	/* The end of an opening, where it writes, is the interesting part. */
 	if (h->crash_stage == STAGE_OPEN && h->open_steps > 8 && sim_one_in(2))
 		h->crash_steps = (u32)h->open_steps - sim_log_between(0, (u32)h->open_steps / 2);
@@ -158,9 +177,11 @@ static void draw_life(struct history *h, bool last, bool must_crash)
 	/* With a crash planned for the work, work until it comes. */
 	if (h->crash_stage == STAGE_WORK)
 		h->ops_per_client = UINT32_MAX;
-	if (h->stutter) {
-		workload_stutter(&h->load, h->nr_sectors[0] / LC_SECTORS_PER_BLOCK + 1);
-		h->nr_clients = sim_between(1, 2);
+	if (h->scenario != SCENARIO_ANY) {
+		workload_scenario(&h->load, h->scenario,
+				  h->nr_sectors[0] / LC_SECTORS_PER_BLOCK + 1);
+		h->nr_clients = h->scenario == SCENARIO_STUTTER ? sim_between(1, 2)
+								: sim_between(2, CLIENTS_MAX);
 	} else {
 		workload_draw(&h->load, h->nr_sectors[0] / LC_SECTORS_PER_BLOCK + 1);
 	}
@@ -178,14 +199,22 @@ static void draw_life(struct history *h, bool last, bool must_crash)
 }
 
 /*
- * After a clean close one of the two copies of a metadata page decays (where they are is in
- * design.md 3): the other one is as good, so nothing at all may be lost.
+ * One of the two copies of a metadata page decays. Whatever depends on an update has waited for both copies (I3), so
+ * the other one, even if a crash left it one generation behind, is as good: nothing may be lost.
+ * If a crash has damaged one already there is none to spare. Mostly it is the newer one, and the superblock.
  */
 static void damage_metadata(struct history *h)
 {
-	u64 place = 2 * LC_BLOCK * sim_below(2) + LC_BLOCK * sim_below(2);
+	u32 page = sim_one_in(4), copy = sim_below(2), i;
+	struct lc_page_info info[2];
 
-	store_sim_rot(&h->ssd, place + sim_below(256), sim_between(1, 256));
+	for (i = 0; i < 2; i++)
+		if (lc_page_verify(h->ssd.now + (2 * page + i) * LC_BLOCK, page, &info[i]) !=
+		    LC_PAGE_OK)
+			return;
+	if (info[0].generation != info[1].generation)
+		copy = info[1].generation > info[0].generation;
+	store_sim_rot(&h->ssd, (2 * page + copy) * LC_BLOCK + sim_below(256), sim_between(1, 256));
 	h->metadata_damaged = true; /* once: the other copy may stay the only one for long */
 }
 
@@ -447,6 +476,7 @@ void history_run(struct history *h, u64 seed)
 	sim_history_begin(STEPS_MAX);
 	preset = sim_one_in(2);
 	h->damaged = h->metadata_damaged = false;
+	h->scenario = sim_one_in(2) ? SCENARIO_ANY : (enum scenario)sim_below(NR_SCENARIOS);
 	memset(h->nr_sectors, 0, sizeof(h->nr_sectors));
 	draw_cache(h);
 	for (v = 0; v < h->nr_volumes; v++)
@@ -456,14 +486,15 @@ void history_run(struct history *h, u64 seed)
 	for (v = 0; v < h->nr_volumes; v++)
 		fill_volume(h, v, preset);
 	format(h);
-	h->stutter = sim_one_in(4);
 	h->open_steps = 0;
-	nr_lives = sim_between(2, h->stutter ? LIVES_STUTTER_MAX : LIVES_MAX);
+	nr_lives = sim_between(2, h->scenario == SCENARIO_STUTTER || h->scenario == SCENARIO_STAMMER
+					  ? LIVES_STUTTER_MAX
+					  : LIVES_MAX);
 	crashes = h->nr_crashes;
 	for (life = 0; life < nr_lives; life++) {
 		bool last = life == nr_lives - 1;
 
-		if (h->faults && h->before_valid && !h->metadata_damaged && sim_one_in(4))
+		if (life && !h->metadata_damaged && sim_one_in(6))
 			damage_metadata(h);
 		else if (h->faults && life && sim_one_in(8))
 			damage(h);

@@ -23,6 +23,17 @@
 #define SIM_SSD_MAX_BYTES (4u << 20)
 #define SIM_VOLUME_MAX_BLOCKS 400u
 
+/* A kind of history. */
+enum scenario {
+	SCENARIO_ANY,	    /* everything at random */
+	SCENARIO_STUTTER,   /* many lives, small writes that are flushed at once */
+	SCENARIO_STAMMER,   /* the same, but no life gets farther than its first records */
+	SCENARIO_FULL,	    /* a ring of tiny segments that is always full; several are passed at once */
+	SCENARIO_SUPERSEDE, /* a few blocks, written over and over while they are written back */
+	SCENARIO_PATCHWORK, /* short segments with several records, half overwritten at the crash */
+	NR_SCENARIOS,
+};
+
 enum stage { STAGE_OPEN, STAGE_VERIFY, STAGE_WORK, STAGE_DRAIN, STAGE_CLOSE, STAGE_NONE };
 
 struct workload {
@@ -35,7 +46,7 @@ struct workload {
 	bool single; /* nothing but whole single blocks */
 	u32 think_max_ns;
 	bool sequential;
-	bool drains; /* a client may call lc_cache_drain now and then */
+	u32 drains; /* per thousand operations: lc_cache_drain */
 };
 
 struct client {
@@ -69,7 +80,7 @@ struct history {
 	struct lc_settings settings;
 	struct lc_stats before; /* the statistics at the last clean close */
 	bool before_valid;
-	bool stutter;	/* many short lives with small writes that are flushed at once */
+	enum scenario scenario;
 	u64 open_steps; /* how many the last opening took */
 	bool damaged;	/* rot or unreadable places: refusing to open is fine */
 	bool metadata_damaged; /* one copy of one page; harmless */
@@ -85,8 +96,8 @@ void history_create(struct history *h, unsigned nr_volumes, bool faults);
 /* --- client.c --- */
 
 void workload_draw(struct workload *w, u32 nr_blocks);
-/* Blocks one at a time, made durable one at a time. */
-void workload_stutter(struct workload *w, u32 nr_blocks);
+/* What suits a scenario other than SCENARIO_ANY. */
+void workload_scenario(struct workload *w, enum scenario s, u32 nr_blocks);
 void clients_create(struct history *h);
 /* Run nr_clients clients, and return when all have finished. */
 void clients_run(struct history *h);

@@ -34,7 +34,7 @@ static struct {
 	bool faults, one, exhaustive;
 	u32 operations;
 	const char *one_case;
-} options = { .histories = 1000, .jobs = 1, .volumes = 1 };
+} options = { .histories = 1000, .jobs = 1, .volumes = 1, .operations = 3 };
 
 /* Shared with the children. */
 static struct {
@@ -211,7 +211,7 @@ static void usage(FILE *f)
 		"  --faults       stores fail now and then\n"
 		"  --volumes V    volumes on the cache (default 1)\n"
 		"  --exhaustive   every small workload, every moment for a crash, every state\n"
-		"  --operations N with it: all workloads up to N operations\n"
+		"  --operations N with it: all workloads up to N operations (default 3)\n"
 		"  --case CASE    with it: only what a failure reported\n",
 		program);
 }
