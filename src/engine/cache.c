@@ -120,6 +120,12 @@ static int check_arguments(const struct lc_volume_spec *specs, unsigned nr,
 		if (!specs[i].backing->size_bytes)
 			return lc_fail(err, -EINVAL, "%s: is empty, there is nothing to serve",
 				       specs[i].backing->name);
+		if (specs[i].backing->size_bytes > LC_BLOCK_NR_MAX * LC_BLOCK)
+			return lc_fail(err, -EFBIG,
+				       "%s: has %llu bytes, a volume may have %llu (4 PiB)",
+				       specs[i].backing->name,
+				       (unsigned long long)specs[i].backing->size_bytes,
+				       (unsigned long long)(LC_BLOCK_NR_MAX * LC_BLOCK));
 		for (unsigned k = 0; k < i; k++)
 			if (!strcmp(specs[i].name, specs[k].name))
 				return lc_fail(err, -EINVAL, "volume \"%s\" is given twice",
@@ -159,15 +165,20 @@ static void drop_volume(struct lc_cache *c, struct lc_volume_entry *e)
 	e->from_seq = c->recovery.cut_seq + 1;
 }
 
-/* Samples of the fingerprint that an entry above the tail explains. */
-static u64 explained(const struct lc_ring *ring, const struct lc_volume_entry *e)
+/* Samples of the fingerprint whose change an entry above the tail, or a lost block, explains. */
+static u64 explained(const struct lc_core *core, const struct lc_volume_entry *e)
 {
+	const struct lc_ring *ring = &core->ring;
 	u64 which = 0;
 
 	for (unsigned i = 0; i < LC_NR_SAMPLES; i++) {
-		u32 slot = lc_index_find(&ring->index, e->id, lc_sample_block(e->size_bytes, i));
+		u64 block = lc_sample_block(e->size_bytes, i);
+		u32 slot = lc_index_find(&ring->index, e->id, block);
 
 		if (slot && lc_index_slot(&ring->index, slot)->key & LC_SLOT_DIRTY)
+			which |= 1ull << i;
+		/* A sweep that failed may have written it before it was lost. */
+		if (lc_bad_mask(&core->meta.bad, e->id, block))
 			which |= 1ull << i;
 	}
 	return which;
@@ -178,7 +189,7 @@ static int check_backing(struct lc_cache *c, struct lc_volume_entry *e, struct l
 			 struct lc_error *err)
 {
 	u64 dirty = dirty_blocks_of(&c->core.ring, e->id);
-	u64 compare = ~explained(&c->core.ring, e);
+	u64 compare = ~explained(&c->core, e);
 	u32 samples[LC_NR_SAMPLES];
 	void *scratch;
 	bool same = true;
@@ -216,10 +227,6 @@ static int check_backing(struct lc_cache *c, struct lc_volume_entry *e, struct l
 	       "cached for volume %s are dropped",
 	       backing->name, shown(e->name));
 	drop_volume(c, e);
-	for (u32 i = 0; i < c->core.meta.bad.used; i++)
-		if (lc_key_volume(c->core.meta.bad.entries[i].key) == e->id)
-			lc_bad_clear(&c->core.meta.bad, e->id,
-				     lc_key_block(c->core.meta.bad.entries[i].key), LC_MASK_FULL);
 	memcpy(e->samples, samples, sizeof samples);
 	c->changed[lc_volume_page(e->id)] = true;
 	return 0;

@@ -15,8 +15,6 @@ int lc_index_init(struct lc_index *ix, u32 base, u32 nr_slots)
 
 	assert(base > 0);
 	*ix = (struct lc_index){.base = base, .nr_slots = nr_slots};
-	if (nr_buckets > UINT32_MAX)
-		nr_buckets = UINT32_MAX;
 	ix->nr_buckets = nr_buckets;
 	ix->slots = lc_alloc(nr_slots * sizeof *ix->slots);
 	ix->buckets = lc_alloc(nr_buckets * sizeof *ix->buckets);
@@ -39,7 +37,7 @@ u64 lc_index_bytes(const struct lc_index *ix)
 }
 
 /* MurmurHash3's 64-bit finalizer (Appleby, public domain), scaled to the number of buckets. */
-static u32 home(const struct lc_index *ix, u64 place)
+static u64 home(const struct lc_index *ix, u64 place)
 {
 	u64 h = place;
 
@@ -48,7 +46,7 @@ static u32 home(const struct lc_index *ix, u64 place)
 	h ^= h >> 33;
 	h *= 0xc4ceb9fe1a85ec53ull;
 	h ^= h >> 33;
-	return (h >> 32) * ix->nr_buckets >> 32;
+	return (unsigned __int128)h * ix->nr_buckets >> 64;
 }
 
 static u64 place_of(const struct lc_index *ix, u32 slot)
@@ -56,15 +54,15 @@ static u64 place_of(const struct lc_index *ix, u32 slot)
 	return lc_key_place(lc_index_slot(ix, slot)->key);
 }
 
-static u32 next(const struct lc_index *ix, u32 bucket)
+static u64 next(const struct lc_index *ix, u64 bucket)
 {
 	return bucket + 1 == ix->nr_buckets ? 0 : bucket + 1;
 }
 
 /* The bucket of SLOT, which has one. */
-static u32 bucket_of(const struct lc_index *ix, u32 slot)
+static u64 bucket_of(const struct lc_index *ix, u32 slot)
 {
-	u32 b = home(ix, place_of(ix, slot));
+	u64 b = home(ix, place_of(ix, slot));
 
 	while (ix->buckets[b] != slot) {
 		assert(ix->buckets[b] != 0);
@@ -76,7 +74,7 @@ static u32 bucket_of(const struct lc_index *ix, u32 slot)
 u32 lc_index_find(const struct lc_index *ix, u8 volume, u64 block)
 {
 	u64 place = lc_key_place(lc_key(volume, block, 0, 0));
-	u32 b = home(ix, place);
+	u64 b = home(ix, place);
 
 	while (ix->buckets[b] && place_of(ix, ix->buckets[b]) != place)
 		b = next(ix, b);
@@ -85,7 +83,7 @@ u32 lc_index_find(const struct lc_index *ix, u8 volume, u64 block)
 
 void lc_index_insert(struct lc_index *ix, u32 slot)
 {
-	u32 b = home(ix, place_of(ix, slot));
+	u64 b = home(ix, place_of(ix, slot));
 
 	assert(ix->nr_entries + 1 < ix->nr_buckets);
 	while (ix->buckets[b]) {
@@ -108,10 +106,10 @@ void lc_index_replace(struct lc_index *ix, u32 old, u32 slot)
  */
 void lc_index_remove(struct lc_index *ix, u32 slot)
 {
-	u32 gap = bucket_of(ix, slot);
+	u64 gap = bucket_of(ix, slot);
 
-	for (u32 b = next(ix, gap); ix->buckets[b]; b = next(ix, b)) {
-		u32 h = home(ix, place_of(ix, ix->buckets[b]));
+	for (u64 b = next(ix, gap); ix->buckets[b]; b = next(ix, b)) {
+		u64 h = home(ix, place_of(ix, ix->buckets[b]));
 		bool stays = gap < b ? gap < h && h <= b : gap < h || h <= b;
 
 		if (!stays) {

@@ -25,7 +25,7 @@ struct lc_index {
 	u32 *buckets;	       /* [nr_buckets]; slot or 0 */
 	u32 base;
 	u32 nr_slots;
-	u32 nr_buckets;
+	u64 nr_buckets;
 	u32 nr_entries;
 };
 

@@ -366,7 +366,7 @@ int lc_log_wait_space(struct lc_log *l)
 
 	if (l->failed)
 		return -EIO; /* I10 */
-	if (c->stalled_since_ns) {
+	if (c->stalled_since_ns && lc_ring_starved(&c->ring)) {
 		deadline_ns = c->stalled_since_ns + c->settings.stall_timeout_ms * LC_NS_PER_MS;
 		if (lc_now_ns() >= deadline_ns)
 			return c->stall_error;
@@ -476,7 +476,7 @@ int lc_log_flush_device(void *log)
 	int err = -EIO;
 
 	lc_mutex_lock(&l->core->lock);
-	if (!l->failed) {
+	if (!l->failed && l->failures == l->page_failures) {
 		commit.flush = l->flushes_started + 1;
 		err = wait_commit(l, &commit);
 	}
@@ -490,6 +490,7 @@ int lc_log_settle(void *log)
 	int err;
 
 	lc_mutex_lock(&l->core->lock);
+	l->page_failures = l->failures;
 	err = lc_log_commit(l, lc_log_newest_seq(l));
 	lc_log_unlock(l);
 	return err;

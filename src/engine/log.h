@@ -111,6 +111,8 @@ struct lc_log {
 	struct lc_commit *commits;
 
 	/* failure */
+	u64 failures;	     /* how often a write or flush failed */
+	u64 page_failures;   /* that, when a metadata page was begun: belongs to its writer */
 	bool failed; /* since the last failure not everything was reissued and flushed */
 	bool broken; /* a failure that the log thread has not yet dealt with */
 	u64 retry_ns;
@@ -121,6 +123,9 @@ struct lc_log {
 	bool may_end; /* nobody kicks its queue any more */
 	bool running; /* start_result is set */
 	int start_result;
+	const char *news_failed; /* own, like the next two: what to tell the administrator */
+	int news_error;
+	bool news_healed;
 	u64 now_ns;	    /* own: of the present turn of its loop */
 	bool sleeping;	    /* in lc_queue_wait, or about to be */
 	bool kick;	    /* lc_log_unlock is to wake it */
@@ -173,7 +178,8 @@ void lc_log_published(struct lc_log *l, const struct lc_chunk *chunk);
 /*
  * Wait (the mutex is released) until something changed that lc_log_reserve could use. -EIO while the log has
  * failed, and what
- * stopped write-back if it has failed for longer than stall_timeout_ms.
+ * stopped write-back if that is what it waits for, and has failed for longer than
+ * stall_timeout_ms.
  */
 int lc_log_wait_space(struct lc_log *l);
 
@@ -205,7 +211,10 @@ static inline u64 lc_log_newest_seq(const struct lc_log *l)
 	return l->next_seq - 1;
 }
 
-/* Flush the SSD once, for what the caller wrote to it (metadata). Without the mutex. For struct lc_flusher. */
+/*
+ * Flush the SSD once, for the metadata page that the caller has written since lc_log_settle. A flush
+ * that failed in between may have lost it: -EIO. Without the mutex. For struct lc_flusher.
+ */
 int lc_log_flush_device(void *log);
 
 /* Make durable all that was written until now. Without the mutex. For struct lc_flusher. */

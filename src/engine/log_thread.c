@@ -41,11 +41,12 @@ static void finish_commits(struct lc_log *l, int err)
 
 static void fail(struct lc_log *l, int err, const char *what)
 {
-	if (!l->failed)
-		lc_log(LC_LOG_ERROR,
-		       "%s: %s failed: %s: flushes fail until the log could be written again",
-		       l->core->ssd->name, what, strerror(-err));
+	if (!l->failed) {
+		l->news_failed = what;
+		l->news_error = err;
+	}
 	l->core->stats.ssd_errors++;
+	l->failures++;
 	if (!l->broken)
 		l->retry_ns = lc_now_ns() + l->core->settings.retry_ms * LC_NS_PER_MS;
 	l->failed = l->broken = true;
@@ -76,9 +77,22 @@ static void reissue(struct lc_log *l)
 static void healed(struct lc_log *l)
 {
 	l->failed = false;
-	lc_log(LC_LOG_INFO, "%s: the log is written and durable again", l->core->ssd->name);
+	l->news_healed = true;
 	lc_log_space(l);
 	lc_cond_broadcast(&l->progress);
+}
+
+/* Tell the administrator, without the mutex: who reads the log may be slow. */
+static void tell_news(struct lc_log *l)
+{
+	if (l->news_failed)
+		lc_log(LC_LOG_ERROR,
+		       "%s: %s failed: %s: flushes fail until the log could be written again",
+		       l->core->ssd->name, l->news_failed, strerror(-l->news_error));
+	if (l->news_healed)
+		lc_log(LC_LOG_INFO, "%s: the log is written and durable again", l->core->ssd->name);
+	l->news_failed = NULL;
+	l->news_healed = false;
 }
 
 /* --- records --- */
@@ -379,6 +393,7 @@ void lc_log_main(void *log)
 		l->sleep_until_ns = next_deadline_ns(l);
 		l->sleeping = true;
 		lc_mutex_unlock(lock);
+		tell_news(l);
 		done = lc_queue_wait(l->queue, l->sleep_until_ns);
 		lc_mutex_lock(lock);
 		l->sleeping = false;

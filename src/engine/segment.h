@@ -80,6 +80,12 @@ static inline u64 lc_slot_offset_bytes(u32 slot)
  */
 bool lc_ring_may_enter(const struct lc_ring *r, u64 id);
 
+/* Can the head not go on before the tail moves? (Otherwise it waits for a buffer, or for reclaim.) */
+static inline bool lc_ring_starved(const struct lc_ring *r)
+{
+	return r->tail_id + r->nr < r->head_id + 3;
+}
+
 /*
  * Make SLOT, whose key and data are in place, the newest copy of its block: live and dirty. I5: if the
  * index has a copy at a later log position, that one stays and this one is dead on arrival; returns

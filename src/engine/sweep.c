@@ -164,6 +164,15 @@ static u32 writable(struct lc_sweep *sw, u64 place)
 	return slot;
 }
 
+/* The same for a block of which we have all sectors: only those join in a run. [lock] */
+static bool writable_whole(struct lc_sweep *sw, u64 place)
+{
+	u32 slot = writable(sw, place);
+
+	return slot &&
+	       lc_key_mask(lc_index_slot(&sw->core->ring.index, slot)->key) == LC_MASK_FULL;
+}
+
 static void add_piece(struct lc_sweep *sw, struct lc_run *r, u32 slot)
 {
 	const struct lc_slot *s = lc_index_slot(&sw->core->ring.index, slot);
@@ -197,7 +206,7 @@ static bool build_run(struct lc_sweep *sw, u64 place, struct lc_run *r)
 	}
 	while (place - first + 1 < room / 2 && place - first < SLICE && first - 1 > sw->covered &&
 	       lc_key_volume((first - 1) << 16) == lc_key_volume(place << 16) &&
-	       writable(sw, first - 1))
+	       writable_whole(sw, first) && writable_whole(sw, first - 1))
 		first--;
 	for (at = first; r->nr < room && (slot = writable(sw, at)); at++) {
 		if (lc_key_volume(at << 16) != lc_key_volume(place << 16))
@@ -272,14 +281,28 @@ static u32 read_run(struct lc_sweep *sw, struct lc_run *r)
 	return nr_ios;
 }
 
-/* Whether a block of a failed read is really unreadable, and whether its content is what was written. */
-static bool verify_piece(struct lc_sweep *sw, struct lc_piece *p, u8 *block)
+/* Does the SSD itself say that it has lost the data? All else (no memory, a lost link) may pass. */
+static bool medium_error(int err)
 {
-	if (p->bad)
-		p->bad = lc_store_read(sw->core->ssd, block, LC_BLOCK, lc_slot_offset_bytes(p->slot));
+	return err == -EIO || err == -ENODATA || err == -EILSEQ || err == -EBADMSG;
+}
+
+/*
+ * Is the content of a block what was written? If not, the SSD is asked once more: the read may have failed for a
+ * neighbour's sake, or the copy in the buffer may be the bad one. 0 yes, 1 no and the block is lost, -errno if it
+ * is too early to say.
+ */
+static int verify_piece(struct lc_sweep *sw, struct lc_piece *p, u8 *block)
+{
+	int err;
+
+	if (!p->bad && lc_crc32c(block, LC_BLOCK) == p->crc)
+		return 0;
+	err = lc_store_read(sw->core->ssd, block, LC_BLOCK, lc_slot_offset_bytes(p->slot));
+	p->bad = err || lc_crc32c(block, LC_BLOCK) != p->crc;
 	if (!p->bad)
-		p->bad = lc_crc32c(block, LC_BLOCK) != p->crc;
-	return !p->bad;
+		return 0;
+	return err && !medium_error(err) ? err : 1;
 }
 
 /*
@@ -323,6 +346,29 @@ static int lose_piece(struct lc_sweep *sw, const struct lc_run *r, u32 i)
 }
 
 /* --- write --- */
+
+void lc_sweep_works(struct lc_sweep *sw)
+{
+	struct lc_core *c = sw->core;
+	bool failed;
+
+	lc_mutex_lock(&c->lock);
+	failed = c->stalled_since_ns;
+	c->stalled_since_ns = 0;
+	lc_mutex_unlock(&c->lock);
+	if (failed)
+		lc_log(LC_LOG_INFO, "%s: write-back works again", c->ssd->name);
+}
+
+static bool stopped(struct lc_sweep *sw)
+{
+	bool stop;
+
+	lc_mutex_lock(&sw->core->lock);
+	stop = sw->stop;
+	lc_mutex_unlock(&sw->core->lock);
+	return stop;
+}
 
 static void backing_failed(struct lc_sweep *sw, struct lc_volume *v, int err)
 {
@@ -408,12 +454,13 @@ static void write_run(struct lc_sweep *sw, struct lc_run *r)
 	u32 from = 0;
 	int err = 0;
 
-	for (u32 i = 0; i < r->nr; i++)
-		if (!verify_piece(sw, &r->pieces[i], r->buf + (size_t)i * LC_BLOCK)) {
+	for (u32 i = 0; i < r->nr; i++) {
+		err = verify_piece(sw, &r->pieces[i], r->buf + (size_t)i * LC_BLOCK);
+		if (err > 0)
 			err = lose_piece(sw, r, i);
-			if (err)
-				sw->error = err;
-		}
+		if (err)
+			sw->error = err;
+	}
 	err = 0;
 	lc_mutex_lock(&c->lock);
 	for (u32 i = 0; i < r->nr; i++) {
@@ -509,6 +556,10 @@ static void write_range(struct lc_sweep *sw, u32 *at)
 			more = !sw->error && *at < sw->nr_places &&
 			       sw->volumes[lc_key_volume(place << 16)] == v &&
 			       sw->nr_written < sw->max;
+			if (more && stopped(sw)) {
+				sw->error = -ECANCELED;
+				more = false;
+			}
 			if (!more)
 				break;
 			++*at;
@@ -545,6 +596,7 @@ static void write_range(struct lc_sweep *sw, u32 *at)
 	lc_mutex_lock(&sw->core->lock);
 	sw->core->stats.backing_flushes++;
 	lc_mutex_unlock(&sw->core->lock);
+	lc_sweep_works(sw);
 	clean_written(sw);
 }
 

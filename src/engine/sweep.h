@@ -61,6 +61,7 @@ struct lc_sweep {
 	u32 *written; /* [max] slots written since the last backing flush */
 	u32 max, nr_places, nr_written;
 	u64 covered; /* places up to here are done in this range: the next run starts behind */
+	bool stop;   /* guarded by the engine mutex: leave the sweep as soon as possible */
 	int error;   /* of the present sweep */
 };
 
@@ -78,8 +79,11 @@ void lc_sweep_close(struct lc_sweep *sw);
 /*
  * Write back all that is dirty in the segments tail + 1 .. UPTO, which are durable. When it returns 0 it is on
  * the backing stores and flushed, and clean. Otherwise what was not covered by a good flush is as dirty as
- * before.
+ * before; -ECANCELED after `stop`.
  */
 int lc_sweep_run(struct lc_sweep *sw, u64 upto);
+
+/* What had failed works: writers need not give up. */
+void lc_sweep_works(struct lc_sweep *sw);
 
 #endif

@@ -138,16 +138,15 @@ static u64 target(struct lc_writeback *w)
 	u64 segment_bytes = (u64)ring->segment_blocks * LC_BLOCK;
 	u64 batch = c->settings.batch_bytes / segment_bytes;
 	bool quiet = idle(w, lc_now_ns());
-	/* Writers wait, and what they wait for is the tail (I4): not a buffer, not the log thread. */
-	bool starved = w->log->space_waiters && tail + ring->nr < ring->head_id + 3;
+	bool much = (ring->head_id - tail) * 100 > (u64)c->settings.dirty_low_percent * ring->nr;
 
 	if (durable <= tail)
 		return tail;
-	if (w->drain_id > tail || (c->settings.writeback && quiet))
+	if (w->drain_id > tail)
 		return durable;
-	if (!starved &&
-	    (!c->settings.writeback ||
-	     (ring->head_id - tail) * 100 <= (u64)c->settings.dirty_low_percent * ring->nr))
+	/* Writers wait for the tail; or a sweep has failed, and only another one shows that it works again. */
+	if (!(w->log->space_waiters && lc_ring_starved(ring)) && !c->stalled_since_ns &&
+	    !(c->settings.writeback && (quiet || much)))
 		return tail;
 	if (!c->settings.batch_bytes)
 		batch = ring->nr / 8;
@@ -169,10 +168,6 @@ static void settle(struct lc_writeback *w, int err)
 			c->stall_error = err;
 		}
 		lc_log_space(w->log); /* writers may have waited long enough */
-	}
-	if (!err && c->stalled_since_ns) {
-		c->stalled_since_ns = 0;
-		lc_log(LC_LOG_INFO, "%s: write-back works again", c->ssd->name);
 	}
 	lc_cond_broadcast(&w->done);
 }
@@ -198,7 +193,11 @@ static void writeback_main(void *arg)
 			failed = lc_sweep_run(&w->sweep, upto);
 			if (!failed)
 				failed = advance_tail(w);
+			if (!failed)
+				lc_sweep_works(&w->sweep);
 			lc_mutex_lock(&c->lock);
+			if (w->stop)
+				break;
 			settle(w, failed);
 			if (!failed)
 				continue;
@@ -233,7 +232,7 @@ int lc_writeback_drain(struct lc_writeback *w)
 		if (w->errors != errors && c->ring.tail_id < upto)
 			err = w->last_error;
 	}
-	if (err)
+	if (err && w->drain_id == upto) /* not if somebody else drains, too */
 		w->drain_id = 0;
 	lc_log_unlock(w->log);
 	return err;
@@ -280,7 +279,7 @@ void lc_writeback_stop(struct lc_writeback *w)
 	if (!w->started)
 		return;
 	lc_mutex_lock(&w->core->lock);
-	w->stop = true;
+	w->stop = w->sweep.stop = true;
 	lc_cond_broadcast(&w->log->progress);
 	lc_cond_broadcast(&w->done);
 	lc_mutex_unlock(&w->core->lock);
