@@ -491,7 +491,7 @@ int lc_log_settle(void *log)
 
 	lc_mutex_lock(&l->core->lock);
 	l->page_failures = l->failures;
-	err = lc_log_commit(l, lc_log_newest_seq(l));
+	err = LC_MUTANT(superseded_not_durable) ? 0 : lc_log_commit(l, lc_log_newest_seq(l));
 	lc_log_unlock(l);
 	return err;
 }

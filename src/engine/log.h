@@ -111,10 +111,10 @@ struct lc_log {
 	struct lc_commit *commits;
 
 	/* failure */
-	u64 failures;	     /* how often a write or flush failed */
-	u64 page_failures;   /* that, when a metadata page was begun: belongs to its writer */
-	bool failed; /* since the last failure not everything was reissued and flushed */
-	bool broken; /* a failure that the log thread has not yet dealt with */
+	u64 failures;	   /* how often a write or flush failed */
+	u64 page_failures; /* that, when a metadata page was begun: belongs to its writer */
+	bool failed;	   /* since the last failure not everything was reissued and flushed */
+	bool broken;	   /* a failure that the log thread has not yet dealt with */
 	u64 retry_ns;
 
 	/* the log thread */

@@ -146,8 +146,6 @@ static int load_page(struct lc_meta *m, u32 page, const u8 *zone, struct lc_erro
 			       m->ssd->name, page);
 
 	newest = ok[1] && (!ok[0] || info[1].generation > info[0].generation);
-	if (LC_MUTANT(oldest_superblock) && ok[0] && ok[1])
-		newest = !newest;
 	m->generation[page] = info[newest].generation;
 	m->next[page] = !newest;
 	m->lonely[page] = !ok[!newest] || info[!newest].generation != info[newest].generation;

@@ -169,8 +169,7 @@ static bool writable_whole(struct lc_sweep *sw, u64 place)
 {
 	u32 slot = writable(sw, place);
 
-	return slot &&
-	       lc_key_mask(lc_index_slot(&sw->core->ring.index, slot)->key) == LC_MASK_FULL;
+	return slot && lc_key_mask(lc_index_slot(&sw->core->ring.index, slot)->key) == LC_MASK_FULL;
 }
 
 static void add_piece(struct lc_sweep *sw, struct lc_run *r, u32 slot)

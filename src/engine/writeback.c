@@ -84,16 +84,10 @@ static int advance_tail(struct lc_writeback *w)
 	while (tail < w->log->durable_id &&
 	       (!lc_ring_segment(ring, tail + 1)->dirty || LC_MUTANT(tail_passes_dirty)))
 		tail++;
-	if (tail == ring->tail_id) {
-		lc_mutex_unlock(&c->lock);
+	lc_mutex_unlock(&c->lock);
+	if (tail == ring->tail_id) /* only this thread moves it */
 		return 0;
-	}
-	/* I7: what superseded blocks in the segments passed is durable before they may go. */
-	err = LC_MUTANT(superseded_not_durable) ? 0 :
-						  lc_log_commit(w->log, lc_log_newest_seq(w->log));
-	lc_log_unlock(w->log);
-	if (!err)
-		err = write_companions(w);
+	err = write_companions(w);
 	if (err)
 		return err;
 
@@ -104,6 +98,7 @@ static int advance_tail(struct lc_writeback *w)
 	c->meta.sb.tail_seq = lc_ring_segment(ring, tail)->last_seq + 1;
 	c->meta.sb.durable_seq = w->log->durable_seq;
 	lc_mutex_unlock(&c->lock);
+	/* I7: what superseded blocks in these segments is durable before they may go: it settles the log. */
 	err = lc_meta_write(&c->meta, &c->lock, LC_PAGE_SUPERBLOCK, lc_log_flusher(w->log));
 	if (err)
 		return err;
@@ -223,6 +218,7 @@ int lc_writeback_drain(struct lc_writeback *w)
 	lc_log_close_segment(w->log);
 	upto = c->ring.head_id;
 	errors = w->errors;
+	w->drains++;
 	err = lc_log_commit(w->log, lc_log_newest_seq(w->log));
 	if (w->drain_id < upto)
 		w->drain_id = upto;
@@ -232,7 +228,7 @@ int lc_writeback_drain(struct lc_writeback *w)
 		if (w->errors != errors && c->ring.tail_id < upto)
 			err = w->last_error;
 	}
-	if (err && w->drain_id == upto) /* not if somebody else drains, too */
+	if (!--w->drains) /* one that fails is no reason to leave another one waiting */
 		w->drain_id = 0;
 	lc_log_unlock(w->log);
 	return err;

@@ -28,6 +28,7 @@ struct lc_writeback {
 	bool running; /* start_result is set */
 	int start_result;
 	struct lc_cond done; /* a sweep or the start has ended */
+	u32 drains;	     /* callers of lc_writeback_drain that wait */
 	u64 drain_id;	     /* everything up to this segment is to be written back */
 	u64 errors;	     /* sweeps that failed */
 	int last_error;

@@ -71,12 +71,13 @@ static void log_line(const struct lc_stats *s)
 
 static void log_if_changed(struct report *r)
 {
+	const struct lc_stats *last = &r->last;
 	struct lc_stats now;
 
-	/* All of it is u64 counters: no padding that could differ. */
-	memset(&now, 0, sizeof now);
 	lc_cache_stats(r->cache, &now);
-	if (memcmp(&now, &r->last, sizeof now) == 0)
+	if (now.reads == last->reads && now.writes == last->writes && now.flushes == last->flushes &&
+	    now.commits == last->commits && now.sweeps == last->sweeps &&
+	    now.ssd_errors == last->ssd_errors && now.backing_errors == last->backing_errors)
 		return;
 	r->last = now;
 	log_line(&now);

@@ -72,7 +72,8 @@ void workload_scenario(struct workload *w, enum scenario s, u32 nr_blocks)
 	case SCENARIO_PATCHWORK:
 		w->fua_percent = sim_between(30, 90);
 		w->hot_percent = sim_between(80, 98);
-		w->single = true;
+		w->single = sim_one_in(2);
+		w->big_percent = w->single ? 0 : sim_below(30);
 		w->drains = sim_between(10, 100);
 		break;
 	default:
@@ -140,6 +141,8 @@ static void draw_range(struct client *c, unsigned volume, u32 *sector, u32 *nr)
 	*sector %= all;
 	if (*sector + *nr > all)
 		*nr = all - *sector;
+	if (*nr > c->history->limits.sectors)
+		*nr = c->history->limits.sectors;
 	c->cursor = (*sector + *nr) % all;
 }
 
@@ -154,6 +157,8 @@ static void do_write(struct client *c, unsigned volume)
 	int r;
 
 	draw_range(c, volume, &sector, &nr);
+	if (nr * LC_SECTOR >= 512u << 10)
+		h->covered[COVER_BIG_WRITE] = true;
 	version = oracle_write_submit(volume, sector, nr, fua, buf);
 	r = lc_write(lc_cache_volume(h->cache, volume), buf, nr * LC_SECTOR,
 		     (u64)sector * LC_SECTOR, fua ? LC_FUA : 0);
@@ -208,6 +213,7 @@ static void do_stats(struct client *c)
 	struct lc_stats st;
 
 	lc_cache_stats(c->history->cache, &st);
+	history_covers(c->history, &st);
 	if (st.durable_seq > st.seq || st.tail_id > st.head_id ||
 	    st.dirty_blocks > st.cached_blocks || st.cached_blocks > st.capacity_blocks)
 		sim_fail("statistics make no sense: seq %llu durable %llu, head %llu tail %llu, "
@@ -311,8 +317,8 @@ static void client_main(void *arg)
 
 void clients_run(struct history *h)
 {
-	static const char *const names[CLIENTS_MAX] = { "client0", "client1", "client2",
-							"client3", "client4", "client5" };
+	static const char *const names[CLIENTS_MAX] = {"client0", "client1", "client2",
+						       "client3", "client4", "client5"};
 	struct fiber *fibers[CLIENTS_MAX];
 	u32 i;
 
@@ -322,7 +328,8 @@ void clients_run(struct history *h)
 		c->load = h->load;
 		c->nr_ops = h->ops_per_client;
 		c->cursor = 0;
-		if (h->scenario == SCENARIO_ANY && sim_one_in(4)) /* one that is different from the others */
+		if (h->scenario == SCENARIO_ANY &&
+		    sim_one_in(4)) /* one that is different from the others */
 			workload_draw(&c->load, h->nr_sectors[0] / LC_SECTORS_PER_BLOCK + 1);
 		if (!h->load.flush && h->scenario == SCENARIO_ANY)
 			c->load.flush = c->load.fua_percent = 0;

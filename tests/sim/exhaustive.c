@@ -28,8 +28,8 @@
 
 enum fate { FATE_LOST, FATE_WHOLE, FATE_FIRST, FATE_SECOND };
 
-static const char *const fate_names[] = { "lost", "there", "only its first half is there",
-					  "only its second half is there" };
+static const char *const fate_names[] = {"lost", "there", "only its first half is there",
+					 "only its second half is there"};
 
 struct snap {
 	struct store_sim *s;
@@ -52,7 +52,7 @@ static struct {
 	u32 moment, again_moment, variant;
 	u64 state;
 	bool again, recovering;
-	u32 crash_at, events; /* crash before this event of the life; 0: never */
+	u32 crash_at, events;	      /* crash before this event of the life; 0: never */
 	u32 done, durable, submitted; /* at the crash */
 	char what[160];
 
@@ -64,15 +64,15 @@ static struct {
 
 /* --- crashing --- */
 
-static void before_change(const struct store_sim *s, enum lc_io_op op, u32 len_bytes,
-			  u64 offset_bytes)
+static void before_change(const struct store_sim *s, enum lc_io_op op, u32 len_bytes, u64 offset_bytes)
 {
 	if (!x.tiny.working && !x.recovering)
 		return;
 	if (++x.events != x.crash_at)
 		return;
 	if (!x.recovering)
-		snprintf(x.what, sizeof(x.what), "%s: right before %s %u bytes at %llu", s->store.name,
+		snprintf(x.what, sizeof(x.what), "%s: right before %s %u bytes at %llu",
+			 s->store.name,
 			 op == LC_IO_WRITE ? "a write is submitted," : "a flush succeeds,",
 			 len_bytes, (unsigned long long)offset_bytes);
 	sim_trace("=== power cut");
@@ -104,8 +104,7 @@ static void put_block(struct snap *p, u64 b, const u8 *from)
 {
 	memcpy(p->s->now + b * LC_BLOCK, from + b * LC_BLOCK, LC_BLOCK);
 	memcpy(p->s->media + b * LC_BLOCK, from + b * LC_BLOCK, LC_BLOCK);
-	memset(p->s->media_number + b * LC_SECTORS_PER_BLOCK, 0,
-	       LC_SECTORS_PER_BLOCK * sizeof(u32));
+	memset(p->s->media_number + b * LC_SECTORS_PER_BLOCK, 0, LC_SECTORS_PER_BLOCK * sizeof(u32));
 }
 
 static void drop_writes(struct store_sim *s)
@@ -185,8 +184,7 @@ static u32 nr_fates(const struct sim_write *w, bool torn)
 	return torn && w->len_bytes > LC_SECTOR ? 4 : 2;
 }
 
-static void apply(struct store_sim *s, const struct sim_write *w, enum fate fate,
-		  const u32 *numbers)
+static void apply(struct store_sim *s, const struct sim_write *w, enum fate fate, const u32 *numbers)
 {
 	/* Torn between blocks, if there are several. */
 	u32 unit = w->len_bytes > LC_BLOCK ? LC_BLOCK : LC_SECTOR, i;
@@ -325,8 +323,8 @@ static void second_fates(u32 variant)
 				memcpy(s->now + b * LC_BLOCK, s->media + b * LC_BLOCK, LC_BLOCK);
 		for (k = 0; k < s->nr_writes; k++)
 			apply(s, s->writes[k],
-			      k + 1 < s->nr_writes || variant < 2 ? (enum fate)(variant > 0)
-								  : (enum fate)variant,
+			      k + 1 < s->nr_writes || variant < 2 ? (enum fate)(variant > 0) :
+								    (enum fate)variant,
 			      s->media_number);
 		drop_writes(s);
 		memset(s->media_number, 0, s->image_bytes / LC_SECTOR * sizeof(u32));
@@ -450,7 +448,7 @@ static void run_workload(const char *ops)
 
 static void run_all(const char *letters, u32 length)
 {
-	u32 at[TINY_OPS_MAX] = { 0 }, n = (u32)strlen(letters), i;
+	u32 at[TINY_OPS_MAX] = {0}, n = (u32)strlen(letters), i;
 	char ops[TINY_OPS_MAX + 1] = "";
 
 	for (;;) {
@@ -479,8 +477,7 @@ static void run_shape(const struct tiny_shape *shape, u32 nr_ops)
 	if (x.one) {
 		char name[32] = "", ops[32] = "";
 
-		if (sscanf(x.one, "%31[^:]:%31[^:]", name, ops) == 2 &&
-		    !strcmp(name, shape->name))
+		if (sscanf(x.one, "%31[^:]:%31[^:]", name, ops) == 2 && !strcmp(name, shape->name))
 			run_workload(*ops == '-' ? "" : ops);
 		return;
 	}
@@ -513,10 +510,10 @@ void exhaustive_run(u32 nr_ops, const char *one)
 	printf("%llu workloads on %u shapes of cache, %llu moments for a crash, %llu states "
 	       "(%llu different ones were run), %llu crashes of a recovery, %llu moments not "
 	       "complete, %.1f s\n",
-	       (unsigned long long)x.nr_workloads, tiny_nr_shapes,
-	       (unsigned long long)x.nr_moments, (unsigned long long)x.nr_states,
-	       (unsigned long long)x.nr_run, (unsigned long long)x.nr_again,
-	       (unsigned long long)x.nr_capped, (double)(clock() - start) / CLOCKS_PER_SEC);
+	       (unsigned long long)x.nr_workloads, tiny_nr_shapes, (unsigned long long)x.nr_moments,
+	       (unsigned long long)x.nr_states, (unsigned long long)x.nr_run,
+	       (unsigned long long)x.nr_again, (unsigned long long)x.nr_capped,
+	       (double)(clock() - start) / CLOCKS_PER_SEC);
 }
 
 bool exhaustive_report(const char *program)

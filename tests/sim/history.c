@@ -19,7 +19,7 @@
 #define LIVES_MAX 5u
 #define LIVES_STUTTER_MAX 12u
 
-static const char *const stage_names[] = { "open", "verify", "work", "drain", "close", "none" };
+static const char *const stage_names[] = {"open", "verify", "work", "drain", "close", "none"};
 
 void history_create(struct history *h, unsigned nr_volumes, bool faults)
 {
@@ -28,6 +28,7 @@ void history_create(struct history *h, unsigned nr_volumes, bool faults)
 	memset(h, 0, sizeof(*h));
 	h->nr_volumes = nr_volumes;
 	h->faults = faults;
+	h->limits = LIMITS_NONE;
 	store_sim_create(&h->ssd, SIM_SSD_MAX_BYTES);
 	for (v = 0; v < nr_volumes; v++)
 		store_sim_create(&h->backing[v], (SIM_VOLUME_MAX_BLOCKS + 1) * LC_BLOCK);
@@ -38,8 +39,8 @@ void history_create(struct history *h, unsigned nr_volumes, bool faults)
 
 static void draw_volume(struct history *h, unsigned v)
 {
-	static const char *const names[ORACLE_VOLUMES_MAX] = { "backing0", "backing1", "backing2",
-							       "backing3" };
+	static const char *const names[ORACLE_VOLUMES_MAX] = {"backing0", "backing1", "backing2",
+							      "backing3"};
 	u64 size = (u64)LC_BLOCK * sim_log_between(16, SIM_VOLUME_MAX_BLOCKS), region;
 
 	switch (sim_below(4)) {
@@ -53,8 +54,7 @@ static void draw_volume(struct history *h, unsigned v)
 	region = size - sim_between(LC_SECTOR, BYTES_REGION_MAX - LC_SECTOR);
 	region -= region % (sim_one_in(2) ? LC_SECTOR : LC_BLOCK);
 	if (size - region > BYTES_REGION_MAX)
-		region +=
-			(size - region - BYTES_REGION_MAX + LC_SECTOR - 1) / LC_SECTOR * LC_SECTOR;
+		region += (size - region - BYTES_REGION_MAX + LC_SECTOR - 1) / LC_SECTOR * LC_SECTOR;
 	h->nr_sectors[v] = (u32)(region / LC_SECTOR);
 	store_sim_reset(&h->backing[v], names[v], size, sim_one_in(2) ? LC_SECTOR : LC_BLOCK, true);
 	sim_trace("%s: %llu bytes, blocks of %u, byte region at %llu", names[v],
@@ -67,7 +67,7 @@ static void fill_volume(struct history *h, unsigned v, bool preset)
 {
 	u64 region = (u64)h->nr_sectors[v] * LC_SECTOR;
 	u32 len = (u32)(h->backing[v].store.size_bytes - region), x;
-	u8 initial[BYTES_REGION_MAX] = { 0 }, *buf = h->clients[0].memory;
+	u8 initial[BYTES_REGION_MAX] = {0}, *buf = h->clients[0].memory;
 
 	for (x = 0; preset && x < h->nr_sectors[v]; x++) {
 		oracle_preset_sector(v, x, buf);
@@ -85,14 +85,15 @@ static void draw_cache(struct history *h)
 
 	h->segment_bytes = LC_SEGMENT_MIN_BYTES << sim_below(4);
 	if (h->scenario == SCENARIO_FULL)
-		h->segment_bytes = LC_SEGMENT_MIN_BYTES << sim_below(2);
+		h->segment_bytes = LC_SEGMENT_MIN_BYTES;
 	else if (h->scenario == SCENARIO_STAMMER || h->scenario == SCENARIO_PATCHWORK ||
 		 h->scenario == SCENARIO_SUPERSEDE)
 		h->segment_bytes = LC_SEGMENT_MIN_BYTES << sim_between(2, 3);
 	size = lc_cache_min_bytes(h->segment_bytes);
 	size += (u64)h->segment_bytes * (sim_one_in(3) ? 0 : sim_log_between(1, 20));
 	if (h->scenario == SCENARIO_FULL)
-		size += (u64)h->segment_bytes * sim_between(2, 8);
+		size = lc_cache_min_bytes(h->segment_bytes) +
+		       (u64)h->segment_bytes * sim_between(3, 7);
 	if (sim_one_in(3))
 		size += sim_below(h->segment_bytes);
 	store_sim_reset(&h->ssd, "ssd", size, sim_one_in(2) ? LC_SECTOR : LC_BLOCK, false);
@@ -101,9 +102,9 @@ static void draw_cache(struct history *h)
 
 static void draw_settings(struct history *h)
 {
-	static const u32 intervals[] = { 0, 1, 10, 1000 };
-	static const u32 idles[] = { 0, 1, 20, 1000 };
-	static const u32 lows[] = { 0, 10, 50, 100 };
+	static const u32 intervals[] = {0, 1, 10, 1000};
+	static const u32 idles[] = {0, 1, 20, 1000};
+	static const u32 lows[] = {0, 10, 50, 100};
 	struct lc_settings *s = &h->settings;
 
 	lc_settings_init(s);
@@ -117,7 +118,8 @@ static void draw_settings(struct history *h)
 	s->stall_timeout_ms = 30000;
 	if (h->scenario == SCENARIO_FULL) {
 		s->nr_buffers = sim_between(4, 10);
-		s->batch_bytes = (u64)h->segment_bytes * sim_between(3, 8);
+		s->batch_bytes = (u64)h->segment_bytes * sim_between(4, 8);
+		s->dirty_low_percent = 100;
 		s->flush_interval_ms = 0;
 	} else if (h->scenario == SCENARIO_PATCHWORK) {
 		s->writeback = true;
@@ -132,9 +134,10 @@ static void draw_faults(struct history *h)
 
 	for (v = 0; v <= h->nr_volumes; v++) {
 		s = v ? &h->backing[v - 1] : &h->ssd;
-		s->faults = (struct sim_faults){ 0 };
+		s->faults = (struct sim_faults){0};
 		if (!h->faults || h->last || sim_one_in(2))
 			continue;
+		h->covered[COVER_FAULTS] = true;
 		if (sim_one_in(2))
 			s->faults.read_ppm = sim_log_between(100, 20000);
 		if (sim_one_in(2))
@@ -149,22 +152,22 @@ static void draw_life(struct history *h, bool last, bool must_crash)
 	u32 k = sim_below(100);
 
 	h->last = last;
-	h->crash_stage = last	  ? STAGE_NONE
-			 : k < 22 ? STAGE_OPEN
-			 : k < 32 ? STAGE_VERIFY
-			 : k < 75 ? STAGE_WORK
-			 : k < 83 ? STAGE_DRAIN
-			 : k < 91 ? STAGE_CLOSE
-				  : STAGE_NONE;
+	h->crash_stage = last	? STAGE_NONE :
+			 k < 22 ? STAGE_OPEN :
+			 k < 32 ? STAGE_VERIFY :
+			 k < 75 ? STAGE_WORK :
+			 k < 83 ? STAGE_DRAIN :
+			 k < 91 ? STAGE_CLOSE :
+				  STAGE_NONE;
 	if (must_crash || (!last && h->scenario > SCENARIO_STUTTER && sim_one_in(2)))
 		h->crash_stage = STAGE_WORK;
 	h->crash_steps = sim_log_between(1, 600);
 	if (h->crash_stage == STAGE_WORK)
-		h->crash_steps =
-			h->scenario == SCENARIO_STAMMER ? sim_between(20, 400)
-			: h->scenario == SCENARIO_STUTTER
-				? sim_log_between(10, sim_one_in(3) ? 6000 : 600)
-				: sim_log_between(20, sim_one_in(20) ? 60000 : 8000);
+		h->crash_steps = h->scenario == SCENARIO_STAMMER ?
+					 sim_between(20, 400) :
+				 h->scenario == SCENARIO_STUTTER ?
+					 sim_log_between(10, sim_one_in(3) ? 6000 : 600) :
+					 sim_log_between(20, sim_one_in(20) ? 60000 : 8000);
 	/* The end of an opening, where it writes, is the interesting part. */
 	if (h->crash_stage == STAGE_OPEN && h->open_steps > 8 && sim_one_in(2))
 		h->crash_steps = (u32)h->open_steps - sim_log_between(0, (u32)h->open_steps / 2);
@@ -178,13 +181,21 @@ static void draw_life(struct history *h, bool last, bool must_crash)
 	if (h->crash_stage == STAGE_WORK)
 		h->ops_per_client = UINT32_MAX;
 	if (h->scenario != SCENARIO_ANY) {
-		workload_scenario(&h->load, h->scenario,
-				  h->nr_sectors[0] / LC_SECTORS_PER_BLOCK + 1);
-		h->nr_clients = h->scenario == SCENARIO_STUTTER ? sim_between(1, 2)
-								: sim_between(2, CLIENTS_MAX);
+		workload_scenario(&h->load, h->scenario, h->nr_sectors[0] / LC_SECTORS_PER_BLOCK + 1);
+		h->nr_clients = h->scenario == SCENARIO_STUTTER ? sim_between(1, 2) :
+								  sim_between(2, CLIENTS_MAX);
 	} else {
 		workload_draw(&h->load, h->nr_sectors[0] / LC_SECTORS_PER_BLOCK + 1);
 	}
+	if (last && h->scenario != SCENARIO_ANY && sim_one_in(2)) { /* do not bury what was lost */
+		h->load.write = h->load.bytes = h->load.drains = 0;
+		h->load.read = 50;
+	}
+	if (h->nr_clients > h->limits.clients)
+		h->nr_clients = h->limits.clients;
+	if (h->limits.ops < LIMITS_NONE.ops && h->ops_per_client > h->limits.ops)
+		h->ops_per_client = h->limits.ops;
+	h->covered[COVER_NEVER_FLUSH] |= !h->load.flush && !h->load.fua_percent;
 	draw_settings(h);
 	draw_faults(h);
 	h->closed = h->drained = h->lost = false;
@@ -194,8 +205,7 @@ static void draw_life(struct history *h, bool last, bool must_crash)
 		  "dirty-low %u, idle %u ms, flush-interval %u ms",
 		  stage_names[h->crash_stage], h->crash_steps, h->nr_clients,
 		  h->settings.nr_buffers, h->settings.writeback ? "on" : "off",
-		  h->settings.dirty_low_percent, h->settings.idle_ms,
-		  h->settings.flush_interval_ms);
+		  h->settings.dirty_low_percent, h->settings.idle_ms, h->settings.flush_interval_ms);
 }
 
 /*
@@ -215,6 +225,7 @@ static void damage_metadata(struct history *h)
 	if (info[0].generation != info[1].generation)
 		copy = info[1].generation > info[0].generation;
 	store_sim_rot(&h->ssd, (2 * page + copy) * LC_BLOCK + sim_below(256), sim_between(1, 256));
+	h->covered[COVER_METADATA] = true;
 	h->metadata_damaged = true; /* once: the other copy may stay the only one for long */
 }
 
@@ -232,11 +243,23 @@ static void damage(struct history *h)
 		store_sim_rot(&h->ssd, place, sim_log_between(1, LC_BLOCK));
 	else
 		store_sim_bad_range(&h->ssd, place, sim_log_between(1, LC_BLOCK));
-	h->damaged = true;
+	h->damaged = h->covered[COVER_DAMAGE] = true;
 	if (h->before_valid)
 		return;
 	oracle_allow_loss();
 	bytes_allow_loss();
+}
+
+void history_covers(struct history *h, const struct lc_stats *st)
+{
+	u64 laps = st->head_id / st->nr_segments;
+
+	if (st->dirty_segments + 2 >= st->nr_segments)
+		h->covered[COVER_RING_FULL] = true;
+	h->covered[COVER_LAPS] |= laps > 0;
+	h->covered[COVER_LAPS_DOZEN] |= laps >= 12;
+	if (laps > h->laps_max)
+		h->laps_max = laps;
 }
 
 /* --- a life --- */
@@ -252,9 +275,9 @@ static void enter_stage(struct history *h, enum stage stage)
 static void format_main(void *arg)
 {
 	struct history *h = arg;
-	struct lc_format_options o = { .segment_bytes = h->segment_bytes,
-				       .label = sim_one_in(2) ? "simulated" : NULL };
-	struct lc_error err = { .text = "" };
+	struct lc_format_options o = {.segment_bytes = h->segment_bytes,
+				      .label = sim_one_in(2) ? "simulated" : NULL};
+	struct lc_error err = {.text = ""};
 	int r;
 
 	if (sim_one_in(6))
@@ -302,22 +325,22 @@ static void check_images(struct history *h, bool media, const char *what)
 
 static bool open_cache(struct history *h)
 {
-	static const char *const names[ORACLE_VOLUMES_MAX] = { "", "one", "two", "three" };
+	static const char *const names[ORACLE_VOLUMES_MAX] = {"", "one", "two", "three"};
 	struct lc_volume_spec specs[ORACLE_VOLUMES_MAX];
-	struct lc_error err = { .text = "" };
+	struct lc_error err = {.text = ""};
 	u64 steps = sim_steps();
 	unsigned v;
 
 	for (v = 0; v < h->nr_volumes; v++)
-		specs[v] = (struct lc_volume_spec){ .name = names[v],
-						     .backing = &h->backing[v].store };
-	h->open_error =
-		lc_cache_open(&h->ssd.store, specs, h->nr_volumes, &h->settings, &h->cache, &err);
+		specs[v] = (struct lc_volume_spec){.name = names[v], .backing = &h->backing[v].store};
+	h->open_error = lc_cache_open(&h->ssd.store, specs, h->nr_volumes, &h->settings, &h->cache,
+				      &err);
 	if (h->open_error) {
 		sim_trace("open refused: %d, %s", h->open_error, err.text);
 		if (!h->faults || (h->last && !h->damaged))
 			sim_fail("lc_cache_open: %d, %s", h->open_error, err.text);
 		h->nr_refused++;
+		h->covered[COVER_REFUSED] = true;
 		return false;
 	}
 	h->open_steps = sim_steps() - steps;
@@ -348,14 +371,14 @@ static void drain(struct history *h)
 		return;
 	if (st.dirty_blocks)
 		sim_fail("%llu dirty blocks after a drain", (unsigned long long)st.dirty_blocks);
-	h->drained = true;
+	h->drained = h->covered[COVER_DRAINED] = true;
 	check_images(h, true, "on the backing store after a drain and a power cut");
 }
 
 static void life_main(void *arg)
 {
 	struct history *h = arg;
-	struct lc_error err = { .text = "" };
+	struct lc_error err = {.text = ""};
 	u32 tick;
 	int r;
 
@@ -379,6 +402,7 @@ static void life_main(void *arg)
 	enter_stage(h, STAGE_CLOSE);
 	tick = oracle_tick();
 	lc_cache_stats(h->cache, &h->before);
+	history_covers(h, &h->before);
 	r = lc_cache_close(h->cache);
 	sim_trace("closed: %d", r);
 	if (r && !h->faults)
@@ -392,7 +416,7 @@ static void life_main(void *arg)
 static void crash_stores(struct history *h)
 {
 	/* Of eight: all lose power, all are killed, each for itself. */
-	u32 kind = sim_below(8);
+	u32 kind = sim_below(8), nr_cut = 0;
 	unsigned v;
 
 	for (v = 0; v <= h->nr_volumes; v++) {
@@ -400,8 +424,17 @@ static void crash_stores(struct history *h)
 		bool cut = kind < 3 || (kind > 3 && sim_one_in(2));
 
 		sim_trace("%s: %s", s->store.name, cut ? "power cut" : "killed");
+		nr_cut += cut;
+		if (cut) {
+			s->tear_bytes = sim_one_in(3) ? LC_BLOCK : LC_SECTOR;
+			h->covered[s->tear_bytes == LC_BLOCK ? COVER_TEAR_BLOCK : COVER_TEAR_SECTOR] =
+				true;
+		}
 		store_sim_crash(s, cut ? SIM_POWER_CUT : SIM_KILL);
 	}
+	h->covered[!nr_cut		  ? COVER_KILL_ALL :
+		   nr_cut > h->nr_volumes ? COVER_CUT_ALL :
+					    COVER_CUT_SOME] = true;
 }
 
 static void run_life(struct history *h)
@@ -417,6 +450,11 @@ static void run_life(struct history *h)
 			  (unsigned long long)sim_steps());
 		h->nr_crashes++;
 		h->before_valid = false;
+		if (h->stage == STAGE_OPEN) {
+			h->covered[COVER_CRASH_OPEN_TWICE] |= h->crashed_open;
+			h->covered[COVER_CRASH_OPEN] = true;
+		}
+		h->crashed_open = h->stage == STAGE_OPEN;
 		crash_stores(h);
 		oracle_verify_judge();
 		oracle_crashed();
@@ -453,7 +491,7 @@ static void format(struct history *h)
 
 	h->crash_stage = STAGE_NONE;
 	h->before_valid = false;
-	h->ssd.faults = (struct sim_faults){ 0 };
+	h->ssd.faults = (struct sim_faults){0};
 	do {
 		outcome = sim_life("format", format_main, h);
 		if (outcome == SIM_CRASHED) {
@@ -469,13 +507,14 @@ void history_run(struct history *h, u64 seed)
 	bool preset;
 	unsigned v;
 	u32 life, nr_lives;
-	u64 crashes = h->nr_crashes;
+	u64 crashes;
 
 	h->seed = seed;
-	sim_seed(seed);
+	sim_seed(seed + h->limits.salt * 1000000007ull);
 	sim_history_begin(STEPS_MAX);
 	preset = sim_one_in(2);
-	h->damaged = h->metadata_damaged = false;
+	h->damaged = h->metadata_damaged = h->crashed_open = false;
+	memset(h->covered, 0, sizeof(h->covered));
 	h->scenario = sim_one_in(2) ? SCENARIO_ANY : (enum scenario)sim_below(NR_SCENARIOS);
 	memset(h->nr_sectors, 0, sizeof(h->nr_sectors));
 	draw_cache(h);
@@ -487,9 +526,11 @@ void history_run(struct history *h, u64 seed)
 		fill_volume(h, v, preset);
 	format(h);
 	h->open_steps = 0;
-	nr_lives = sim_between(2, h->scenario == SCENARIO_STUTTER || h->scenario == SCENARIO_STAMMER
-					  ? LIVES_STUTTER_MAX
-					  : LIVES_MAX);
+	nr_lives = sim_between(2, h->scenario == SCENARIO_STUTTER || h->scenario == SCENARIO_STAMMER ?
+					  LIVES_STUTTER_MAX :
+					  LIVES_MAX);
+	if (nr_lives > h->limits.lives)
+		nr_lives = h->limits.lives;
 	crashes = h->nr_crashes;
 	for (life = 0; life < nr_lives; life++) {
 		bool last = life == nr_lives - 1;
@@ -504,6 +545,9 @@ void history_run(struct history *h, u64 seed)
 		if (h->closed && h->drained && !last && sim_one_in(4))
 			format(h);
 	}
+	h->covered[COVER_CRASH_FIVE] = h->nr_crashes >= crashes + 5;
+	if (h->scenario != SCENARIO_ANY)
+		h->covered[COVER_STUTTER + (h->scenario - SCENARIO_STUTTER)] = true;
 	if (h->drained)
 		check_images(h, false, "on the backing store at the end");
 }

@@ -14,21 +14,22 @@
 #ifndef LOGCACHE_SIM_HISTORY_H
 #define LOGCACHE_SIM_HISTORY_H
 
+#include "coverage.h"
 #include "logcache/logcache.h"
 #include "oracle.h"
 #include "store_sim.h"
 
 #define CLIENTS_MAX 6u
-#define SIM_IO_MAX (256u << 10) /* the largest request of a client */
+#define SIM_IO_MAX (1u << 20) /* the largest request of a client */
 #define SIM_SSD_MAX_BYTES (4u << 20)
 #define SIM_VOLUME_MAX_BLOCKS 400u
 
 /* A kind of history. */
 enum scenario {
-	SCENARIO_ANY,	    /* everything at random */
-	SCENARIO_STUTTER,   /* many lives, small writes that are flushed at once */
-	SCENARIO_STAMMER,   /* the same, but no life gets farther than its first records */
-	SCENARIO_FULL,	    /* a ring of tiny segments that is always full; several are passed at once */
+	SCENARIO_ANY,	  /* everything at random */
+	SCENARIO_STUTTER, /* many lives, small writes that are flushed at once */
+	SCENARIO_STAMMER, /* the same, but no life gets farther than its first records */
+	SCENARIO_FULL, /* a ring of tiny segments that is always full; several are passed at once */
 	SCENARIO_SUPERSEDE, /* a few blocks, written over and over while they are written back */
 	SCENARIO_PATCHWORK, /* short segments with several records, half overwritten at the crash */
 	NR_SCENARIOS,
@@ -49,6 +50,14 @@ struct workload {
 	u32 drains; /* per thousand operations: lc_cache_drain */
 };
 
+/* To make a history smaller; shrink.h. */
+struct limits {
+	u32 lives, clients, ops, sectors; /* at most; ops of one client in one life */
+	u32 salt;			  /* another schedule, other draws */
+};
+
+#define LIMITS_NONE ((struct limits){16, CLIENTS_MAX, 4096, SIM_IO_MAX / LC_SECTOR, 0})
+
 struct client {
 	struct history *history;
 	u32 number;
@@ -61,6 +70,7 @@ struct client {
 struct history {
 	u64 seed;
 	bool faults;
+	struct limits limits;
 	unsigned nr_volumes;
 	struct store_sim ssd, backing[ORACLE_VOLUMES_MAX];
 	u32 nr_sectors[ORACLE_VOLUMES_MAX]; /* that the sector oracle judges */
@@ -81,15 +91,20 @@ struct history {
 	struct lc_stats before; /* the statistics at the last clean close */
 	bool before_valid;
 	enum scenario scenario;
-	u64 open_steps; /* how many the last opening took */
-	bool damaged;	/* rot or unreadable places: refusing to open is fine */
+	bool crashed_open;     /* the last life, while opening */
+	u64 open_steps;	       /* how many the last opening took */
+	bool damaged;	       /* rot or unreadable places: refusing to open is fine */
 	bool metadata_damaged; /* one copy of one page; harmless */
 
 	u64 nr_ops, nr_crashes, nr_refused;
+	bool covered[NR_COVER]; /* by this history */
+	u64 laps_max;		/* of the log, in any history */
 };
 
 /* Run the history of SEED. Returns if it went well, else sim_fail() ends the process. */
 void history_run(struct history *h, u64 seed);
+/* Note what the statistics say of the log. */
+void history_covers(struct history *h, const struct lc_stats *st);
 /* Once per process. */
 void history_create(struct history *h, unsigned nr_volumes, bool faults);
 

@@ -20,27 +20,33 @@
 
 #include "exhaustive.h"
 #include "history.h"
+#include "shrink.h"
 
 #if defined(__SANITIZE_ADDRESS__)
 #include <sanitizer/common_interface_defs.h>
 #endif
 
 #define JOBS_MAX 64u
+#define SHRINK_SECONDS 20.0
 
 static struct {
 	u64 seed, histories;
 	double seconds; /* 0: no limit */
 	unsigned jobs, volumes;
-	bool faults, one, exhaustive;
+	bool faults, one, exhaustive, no_shrink, coverage;
+	struct limits limits;
 	u32 operations;
 	const char *one_case;
-} options = { .histories = 1000, .jobs = 1, .volumes = 1, .operations = 3 };
+} options = {.histories = 1000, .jobs = 1, .volumes = 1, .operations = 3, .limits = LIMITS_NONE};
 
 /* Shared with the children. */
 static struct {
-	_Atomic u64 histories, crashes, ops;
+	_Atomic u64 histories, crashes, ops, laps_max;
+	_Atomic u64 covered[NR_COVER];
 	_Atomic bool failed;
-} *shared;
+	_Atomic u64 failed_seed;
+	char failure[SIM_FAILURE_BYTES];
+} * shared;
 
 static struct history history;
 static const char *program;
@@ -56,6 +62,7 @@ static double monotonic_s(void)
 /* Only what is safe in a signal handler. */
 static void say_replay(void)
 {
+	const struct limits no_limits = LIMITS_NONE;
 	char line[512];
 	int n;
 
@@ -66,6 +73,11 @@ static void say_replay(void)
 		n += snprintf(line + n - 1, sizeof(line) - (size_t)n, " --volumes %u\n",
 			      options.volumes) -
 		     1;
+	if (memcmp(&history.limits, &no_limits, sizeof(no_limits)))
+		n += snprintf(line + n - 1, sizeof(line) - (size_t)n, " --limits %u,%u,%u,%u,%u\n",
+			      history.limits.lives, history.limits.clients, history.limits.ops,
+			      history.limits.sectors, history.limits.salt) -
+		     1;
 	if (write(STDERR_FILENO, line, (size_t)n) < 0)
 		_exit(1); /* nobody to tell */
 }
@@ -74,8 +86,10 @@ void sim_report_and_exit(void)
 {
 	if (!exhaustive_report(program))
 		say_replay();
-	if (shared)
+	if (shared) {
+		shared->failed_seed = history.seed;
 		shared->failed = true;
+	}
 	fflush(NULL);
 	_exit(1);
 }
@@ -83,9 +97,12 @@ void sim_report_and_exit(void)
 static void on_signal(int sig)
 {
 	char line[128];
-	int n = snprintf(line, sizeof(line), "\nFAILED: signal %d (%s) on fiber %s at step %llu\n",
-			 sig, sig == SIGABRT ? "an assertion" : "a crash",
-			 sim_fiber_name(sim_self()), (unsigned long long)sim_steps());
+	int n;
+
+	snprintf(sim_failure, SIM_FAILURE_BYTES, "signal %d", sig);
+	n = snprintf(line, sizeof(line), "\nFAILED: signal %d (%s) on fiber %s at step %llu\n", sig,
+		     sig == SIGABRT ? "an assertion" : "a crash", sim_fiber_name(sim_self()),
+		     (unsigned long long)sim_steps());
 
 	if (write(STDERR_FILENO, line, (size_t)n) < 0)
 		_exit(1);
@@ -95,9 +112,9 @@ static void on_signal(int sig)
 static void catch_signals(void)
 {
 	static char stack[64 << 10];
-	static const int signals[] = { SIGABRT, SIGSEGV, SIGBUS, SIGFPE, SIGILL };
-	stack_t ss = { .ss_sp = stack, .ss_size = sizeof(stack) };
-	struct sigaction sa = { .sa_handler = on_signal, .sa_flags = SA_ONSTACK };
+	static const int signals[] = {SIGABRT, SIGSEGV, SIGBUS, SIGFPE, SIGILL};
+	stack_t ss = {.ss_sp = stack, .ss_size = sizeof(stack)};
+	struct sigaction sa = {.sa_handler = on_signal, .sa_flags = SA_ONSTACK};
 	size_t i;
 
 #if defined(__SANITIZE_ADDRESS__)
@@ -136,6 +153,7 @@ static void progress(double start, bool final)
 static void run_job(unsigned job, double start, bool report)
 {
 	u64 i;
+	u32 k;
 
 	catch_signals();
 	/*
@@ -145,6 +163,7 @@ static void run_job(unsigned job, double start, bool report)
 	mallopt(M_MMAP_THRESHOLD, 1 << 30);
 	mallopt(M_TRIM_THRESHOLD, 1 << 30);
 	history_create(&history, options.volumes, options.faults);
+	history.limits = options.limits;
 	for (i = job; i < options.histories && !shared->failed; i += options.jobs) {
 		u64 crashes = history.nr_crashes, ops = history.nr_ops;
 
@@ -152,6 +171,10 @@ static void run_job(unsigned job, double start, bool report)
 			break;
 		history_run(&history, options.seed + i);
 		shared->histories++;
+		for (k = 0; k < NR_COVER; k++)
+			shared->covered[k] += history.covered[k];
+		if (history.laps_max > shared->laps_max)
+			shared->laps_max = history.laps_max;
 		shared->crashes += history.nr_crashes - crashes;
 		shared->ops += history.nr_ops - ops;
 		if (report)
@@ -198,6 +221,48 @@ static int run_children(double start)
 	return result;
 }
 
+/* The smallest history that could be found, with what clients and disks did in its lives. */
+static void shrink_and_show(void)
+{
+	char rule[SIM_FAILURE_BYTES];
+	pid_t p;
+
+	if (options.no_shrink || !*sim_failure)
+		return;
+	memcpy(rule, sim_failure, sizeof(rule));
+	fprintf(stderr, "\nlooking for a smaller one (%.0f s) ...\n", SHRINK_SECONDS);
+	catch_signals();
+	history_create(&history, options.volumes, options.faults);
+	history.limits = shrink(&history, shared->failed_seed, rule, SHRINK_SECONDS);
+	fprintf(stderr,
+		"the smallest that was found: %u lives, %u clients, %u operations each, "
+		"%u sectors\n",
+		history.limits.lives, history.limits.clients, history.limits.ops,
+		history.limits.sectors);
+	fflush(NULL);
+	p = fork();
+	if (!p) {
+		dup2(STDERR_FILENO, STDOUT_FILENO);
+		setvbuf(stdout, NULL, _IOLBF, 0);
+		sim_brief = sim_tracing = true;
+		history_run(&history, shared->failed_seed);
+		_exit(0);
+	}
+	waitpid(p, NULL, 0);
+}
+
+static void say_coverage(void)
+{
+#define COVERAGE_TEXT(name, text) text,
+	static const char *const texts[] = {COVERAGE(COVERAGE_TEXT)};
+	u32 k;
+
+	for (k = 0; k < NR_COVER; k++)
+		printf("%10llu %s%s\n", (unsigned long long)shared->covered[k], texts[k],
+		       shared->covered[k] ? "" : ": NEVER DRAWN");
+	printf("%10llu laps of the log at most\n", (unsigned long long)shared->laps_max);
+}
+
 static void usage(FILE *f)
 {
 	fprintf(f,
@@ -210,6 +275,9 @@ static void usage(FILE *f)
 		"  --trace        print everything that happens\n"
 		"  --faults       stores fail now and then\n"
 		"  --volumes V    volumes on the cache (default 1)\n"
+		"  --coverage     how many histories had what\n"
+		"  --no-shrink    do not look for a smaller history when one fails\n"
+		"  --limits L     what a smaller one was limited to\n"
 		"  --exhaustive   every small workload, every moment for a crash, every state\n"
 		"  --operations N with it: all workloads up to N operations (default 3)\n"
 		"  --case CASE    with it: only what a failure reported\n",
@@ -219,18 +287,22 @@ static void usage(FILE *f)
 static void parse(int argc, char **argv)
 {
 	static const struct option longs[] = {
-		{ "seed", required_argument, NULL, 's' },
-		{ "histories", required_argument, NULL, 'n' },
-		{ "seconds", required_argument, NULL, 't' },
-		{ "jobs", required_argument, NULL, 'j' },
-		{ "trace", no_argument, NULL, 'v' },
-		{ "faults", no_argument, NULL, 'f' },
-		{ "volumes", required_argument, NULL, 'V' },
-		{ "exhaustive", no_argument, NULL, 'x' },
-		{ "operations", required_argument, NULL, 'o' },
-		{ "case", required_argument, NULL, 'c' },
-		{ "help", no_argument, NULL, 'h' },
-		{ NULL, 0, NULL, 0 },
+		{"seed", required_argument, NULL, 's'},
+		{"histories", required_argument, NULL, 'n'},
+		{"seconds", required_argument, NULL, 't'},
+		{"jobs", required_argument, NULL, 'j'},
+		{"trace", no_argument, NULL, 'v'},
+		{"faults", no_argument, NULL, 'f'},
+		{"volumes", required_argument, NULL, 'V'},
+		{"exhaustive", no_argument, NULL, 'x'},
+		{"operations", required_argument, NULL, 'o'},
+		{"case", required_argument, NULL, 'c'},
+		{"coverage", no_argument, NULL, 'C'},
+		{"shrink", no_argument, NULL, 'Y'},
+		{"no-shrink", no_argument, NULL, 'S'},
+		{"limits", required_argument, NULL, 'l'},
+		{"help", no_argument, NULL, 'h'},
+		{NULL, 0, NULL, 0},
 	};
 	bool seeded = false, counted = false;
 	int c;
@@ -259,6 +331,24 @@ static void parse(int argc, char **argv)
 			break;
 		case 'V':
 			options.volumes = (unsigned)strtoul(optarg, NULL, 0);
+			break;
+		case 'C':
+			options.coverage = true;
+			break;
+		case 'Y':
+			options.no_shrink = false;
+			break;
+		case 'S':
+			options.no_shrink = true;
+			break;
+		case 'l':
+			options.no_shrink = true;
+			if (sscanf(optarg, "%u,%u,%u,%u,%u", &options.limits.lives,
+				   &options.limits.clients, &options.limits.ops,
+				   &options.limits.sectors, &options.limits.salt) != 5) {
+				usage(stderr);
+				exit(2);
+			}
 			break;
 		case 'x':
 			options.exhaustive = true;
@@ -297,6 +387,8 @@ int main(int argc, char **argv)
 	int result = 0;
 
 	program = argv[0];
+	/* That a mutant fails is no news, and small it is hardly clearer: --shrink asks for it. */
+	options.no_shrink = getenv("LC_MUTANT") != NULL;
 	parse(argc, argv);
 	shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1,
 		      0);
@@ -304,6 +396,7 @@ int main(int argc, char **argv)
 		perror("logcache-sim: mmap");
 		return 2;
 	}
+	sim_failure = shared->failure;
 	if (options.exhaustive) {
 		catch_signals();
 		mallopt(M_MMAP_THRESHOLD, 1 << 30);
@@ -313,10 +406,14 @@ int main(int argc, char **argv)
 	}
 	if (!options.one)
 		fprintf(stderr, "first seed %llu\n", (unsigned long long)options.seed);
-	if (options.jobs == 1)
+	if (options.jobs == 1 && (options.no_shrink || sim_tracing))
 		run_job(0, start, true);
 	else
 		result = run_children(start);
+	if (result)
+		shrink_and_show();
 	progress(start, true);
+	if (options.coverage)
+		say_coverage();
 	return result;
 }

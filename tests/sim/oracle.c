@@ -126,8 +126,8 @@ static u32 sector_parse(const u8 *buf, unsigned volume, u32 sector, const char *
 	}
 	if (w[0] != SECTOR_MAGIC)
 		not_a_version(where, volume, sector, w,
-			      w[0] ? "not the beginning of a sector that was written"
-				   : "zeros where there never were any");
+			      w[0] ? "not the beginning of a sector that was written" :
+				     "zeros where there never were any");
 	h = mix(mix(mix(w[1], w[2]), w[3]), 1);
 	for (i = 4; i < WORDS; i++)
 		bad |= w[i] ^ h ^ o.table[i];
@@ -158,7 +158,7 @@ static u32 node_new(u32 version)
 		if (n >= NODES_MAX)
 			sim_fail("the oracle ran out of nodes: the history is too long");
 	}
-	o.nodes[n] = (struct node){ .version = version, .life = o.ops[version].life };
+	o.nodes[n] = (struct node){.version = version, .life = o.ops[version].life};
 	return n;
 }
 
@@ -223,8 +223,7 @@ static void describe(const struct node *n)
 	if (!n->version) {
 		fprintf(stderr, " (initial content)");
 	} else {
-		fprintf(stderr,
-			": %u sectors at %u%s by %s, life %u, submitted at tick %u (%.6f ms)",
+		fprintf(stderr, ": %u sectors at %u%s by %s, life %u, submitted at tick %u (%.6f ms)",
 			op->nr, op->sector, op->fua ? " FUA" : "", op->fiber, op->life, op->submit,
 			(double)op->submit_ns / 1e6);
 		if (op->ack != ORACLE_NEVER)
@@ -243,9 +242,9 @@ static _Noreturn void violated(const char *rule, unsigned volume, u32 sector, u3
 			       const struct node *other, const char *where)
 {
 	const struct sector *s = &o.sectors[volume][sector];
-	struct node gone = { .version = got,
-			     .first_end = o.ops[got].ack,
-			     .last_start = o.ops[got].submit };
+	struct node gone = {.version = got,
+			    .first_end = o.ops[got].ack,
+			    .last_start = o.ops[got].submit};
 	u32 n;
 
 	fprintf(stderr,
@@ -333,15 +332,15 @@ u32 oracle_write_submit(unsigned volume, u32 sector, u32 nr, bool fua, u8 *buf)
 	if (v >= OPS_MAX)
 		sim_fail("the oracle ran out of operations: the history is too long");
 	o.working_life = o.life;
-	o.ops[v] = (struct op){ .volume = volume,
-				 .sector = sector,
-				 .nr = nr,
-				 .submit = t,
-				 .ack = ORACLE_NEVER,
-				 .submit_ns = sim_now(),
-				 .life = o.life,
-				 .fiber = sim_fiber_name(sim_self()),
-				 .fua = fua };
+	o.ops[v] = (struct op){.volume = volume,
+			       .sector = sector,
+			       .nr = nr,
+			       .submit = t,
+			       .ack = ORACLE_NEVER,
+			       .submit_ns = sim_now(),
+			       .life = o.life,
+			       .fiber = sim_fiber_name(sim_self()),
+			       .fua = fua};
 	for (i = 0; i < nr; i++) {
 		struct sector *s = &o.sectors[volume][sector + i];
 		u32 n = node_new(v);
@@ -403,8 +402,7 @@ u32 oracle_read_submit(u8 *buf, u32 nr)
 }
 
 /* A read from START to END returned VERSION. */
-static void judge_read(unsigned volume, u32 sector, u32 version, u32 start, u32 end,
-		       const char *where)
+static void judge_read(unsigned volume, u32 sector, u32 version, u32 start, u32 end, const char *where)
 {
 	struct sector *s = &o.sectors[volume][sector];
 	u32 n = find(s, version), m;
@@ -591,7 +589,7 @@ void oracle_begin(u64 seed, unsigned nr_volumes, const u32 *nr_sectors, bool pre
 	memset(o.visible, 0, sizeof(o.visible));
 	memset(o.reads, 0, sizeof(o.reads));
 	o.nr_ops = 1;
-	o.ops[0] = (struct op){ .fiber = "-" };
+	o.ops[0] = (struct op){.fiber = "-"};
 	o.nr_nodes = 1;
 	o.free_node = 0;
 	for (v = 0; v < nr_volumes; v++) {
@@ -601,7 +599,7 @@ void oracle_begin(u64 seed, unsigned nr_volumes, const u32 *nr_sectors, bool pre
 			u32 n = node_new(0);
 
 			o.nodes[n].settled = true;
-			o.sectors[v][i] = (struct sector){ .head = n, .seen = UNREAD };
+			o.sectors[v][i] = (struct sector){.head = n, .seen = UNREAD};
 		}
 	}
 }

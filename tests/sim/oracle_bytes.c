@@ -97,12 +97,12 @@ void bytes_write_submit(unsigned volume, u32 at, u32 len, bool fua, u8 *buf)
 	u32 i;
 
 	assert(r->settled && !r->broken && r->nr_ops <= OPS_MAX && at + len <= r->len);
-	*op = (struct byte_op){ .id = ++r->last_id,
-				 .at = at,
-				 .len = len,
-				 .fua = fua,
-				 .submit = oracle_tick(),
-				 .ack = ORACLE_NEVER };
+	*op = (struct byte_op){.id = ++r->last_id,
+			       .at = at,
+			       .len = len,
+			       .fua = fua,
+			       .submit = oracle_tick(),
+			       .ack = ORACLE_NEVER};
 	r->life = oracle_life();
 	for (i = 0; i < len; i++)
 		buf[i] = byte_of(op->id, at + i);

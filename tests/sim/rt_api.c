@@ -102,7 +102,7 @@ void lc_mutex_init(struct lc_mutex *m)
 {
 	struct mutex *x = (struct mutex *)m->opaque;
 
-	*x = (struct mutex){ .magic = MUTEX_MAGIC };
+	*x = (struct mutex){.magic = MUTEX_MAGIC};
 }
 
 void lc_mutex_destroy(struct lc_mutex *m)
@@ -163,7 +163,7 @@ void lc_cond_init(struct lc_cond *c)
 {
 	struct cond *x = (struct cond *)c->opaque;
 
-	*x = (struct cond){ .magic = COND_MAGIC };
+	*x = (struct cond){.magic = COND_MAGIC};
 }
 
 void lc_cond_destroy(struct lc_cond *c)
@@ -226,7 +226,7 @@ int lc_thread_start(struct lc_thread *t, const char *name, void (*fn)(void *), v
 
 	if (strlen(name) > 15)
 		sim_fail("the thread name \"%s\" is longer than 15 characters", name);
-	*x = (struct thread){ .magic = THREAD_MAGIC, .fiber = fiber_new(name, fn, arg, true) };
+	*x = (struct thread){.magic = THREAD_MAGIC, .fiber = fiber_new(name, fn, arg, true)};
 	sim_point();
 	return 0;
 }
@@ -335,7 +335,7 @@ void lc_copy(void *dst, const void *src, size_t n)
 
 void lc_log(enum lc_log_level level, const char *fmt, ...)
 {
-	static const char *const names[] = { "debug", "info", "warning", "error" };
+	static const char *const names[] = {"debug", "info", "warning", "error"};
 	char line[512];
 	va_list ap;
 

@@ -85,7 +85,10 @@ static struct {
 	u64 victim_until;
 } sim;
 
-bool sim_tracing;
+bool sim_tracing, sim_brief;
+
+static char failure[SIM_FAILURE_BYTES];
+char *sim_failure = failure;
 
 /* --- randomness --- */
 
@@ -245,8 +248,7 @@ static void __attribute__((noinline)) switch_to(struct fiber *to)
 	sim.self = to;
 #ifdef SIM_ASAN
 	/* A NULL save tells it that this stack will never be returned to. */
-	__sanitizer_start_switch_fiber(sim.previous->state == FIBER_DONE ? NULL
-									 : &from_c->fake_stack,
+	__sanitizer_start_switch_fiber(sim.previous->state == FIBER_DONE ? NULL : &from_c->fake_stack,
 				       context_of(to)->stack, context_of(to)->stack_bytes);
 #endif
 	if (!_setjmp(from_c->env))
@@ -521,7 +523,7 @@ u64 fiber_clock(void)
 
 void sim_history_begin(u64 step_limit)
 {
-	static const u32 one_in[] = { 1, 2, 2, 8, 32 };
+	static const u32 one_in[] = {1, 2, 2, 8, 32};
 
 	sim.policy = POLICY_UNIFORM;
 	sim.self = &sim.root;
@@ -567,7 +569,7 @@ enum sim_outcome sim_life(const char *name, void (*fn)(void *), void *arg)
 
 struct sim_leftover sim_life_end(void)
 {
-	struct sim_leftover left = { 0 };
+	struct sim_leftover left = {0};
 	u32 i;
 
 	for (i = 1; i < sim.nr_fibers; i++)
@@ -596,10 +598,10 @@ void sim_dump_fibers(void)
 		if (f->state == FIBER_FREE)
 			continue;
 		fprintf(stderr, "  %-15s %s", f->name,
-			f == sim.self		     ? "running"
-			: f->state == FIBER_RUNNABLE ? "runnable"
-			: f->state == FIBER_DONE     ? "returned, not joined"
-						     : "waits for ");
+			f == sim.self		   ? "running" :
+			f->state == FIBER_RUNNABLE ? "runnable" :
+			f->state == FIBER_DONE	   ? "returned, not joined" :
+						     "waits for ");
 		if (f->state == FIBER_BLOCKED && f != sim.self) {
 			fprintf(stderr, "%s", f->wait_what);
 			wait_describe(f);
@@ -616,6 +618,9 @@ void sim_fail(const char *fmt, ...)
 	fflush(stdout);
 	fprintf(stderr, "\nFAILED: ");
 	va_start(ap, fmt);
+	vsnprintf(sim_failure, SIM_FAILURE_BYTES, fmt, ap);
+	va_end(ap);
+	va_start(ap, fmt);
 	vfprintf(stderr, fmt, ap);
 	va_end(ap);
 	fprintf(stderr, "\n  noticed on fiber %s\n", sim_fiber_name(sim.self));
@@ -625,8 +630,13 @@ void sim_fail(const char *fmt, ...)
 
 void sim_trace_line(const char *fmt, ...)
 {
+	static const char *const hidden[] = {"%s: submit", "%s: done", "log %s"};
 	va_list ap;
+	size_t i;
 
+	for (i = 0; sim_brief && i < sizeof(hidden) / sizeof(hidden[0]); i++)
+		if (!strncmp(fmt, hidden[i], strlen(hidden[i])))
+			return;
 	printf("%12.6f %-12s ", (double)sim.now_ns / 1e6, sim_fiber_name(sim.self));
 	va_start(ap, fmt);
 	vprintf(fmt, ap);

@@ -100,18 +100,22 @@ struct sim_leftover {
 
 /* --- saying what happened --- */
 
-extern bool sim_tracing;
+/* Brief: only what clients do and what becomes of the disks. */
+extern bool sim_tracing, sim_brief;
 void sim_trace_line(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
-#define sim_trace(...)                                                                             \
-	do {                                                                                       \
-		if (sim_tracing)                                                                   \
-			sim_trace_line(__VA_ARGS__);                                               \
+#define sim_trace(...)                               \
+	do {                                         \
+		if (sim_tracing)                     \
+			sim_trace_line(__VA_ARGS__); \
 	} while (0)
 
 /*
  * The history violates something. Prints the reason, the fibers, how to replay; ends the process.
  */
 _Noreturn void sim_fail(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+/* Its message; shared with children that were forked, if main() made it so. */
+#define SIM_FAILURE_BYTES 256u
+extern char *sim_failure;
 /* Part of a failure's report: what each fiber is doing. */
 void sim_dump_fibers(void);
 /* main.c's: the end of every failure report (seed, replay command); does not return. */

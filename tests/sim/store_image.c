@@ -113,10 +113,10 @@ struct sim_write *image_write_begin(struct store_sim *s, u32 len_bytes, u64 offs
 
 	if (!w)
 		abort();
-	*w = (struct sim_write){ .offset_bytes = offset_bytes,
-				  .len_bytes = len_bytes,
-				  .number = ++s->last_number,
-				  .data = (u8 *)(w + 1) };
+	*w = (struct sim_write){.offset_bytes = offset_bytes,
+				.len_bytes = len_bytes,
+				.number = ++s->last_number,
+				.data = (u8 *)(w + 1)};
 	remember(s, w);
 	return w;
 }
@@ -176,9 +176,9 @@ static bool in_bad_range(struct store_sim *s, const struct sim_io *io)
 int image_draw_fault(const struct sim_io *io)
 {
 	struct store_sim *s = io->store;
-	const u32 ppm = io->op == LC_IO_READ	? s->faults.read_ppm
-			: io->op == LC_IO_WRITE ? s->faults.write_ppm
-						: s->faults.flush_ppm;
+	const u32 ppm = io->op == LC_IO_READ  ? s->faults.read_ppm :
+			io->op == LC_IO_WRITE ? s->faults.write_ppm :
+						s->faults.flush_ppm;
 	bool fails = s->faults.nth[io->op] > 0 && --s->faults.nth[io->op] == 0;
 
 	if (ppm && sim_below(1000000) < ppm)
@@ -317,22 +317,24 @@ void store_sim_bad_range(struct store_sim *s, u64 offset_bytes, u64 len_bytes)
 
 enum fate { FATE_LOST, FATE_WHOLE, FATE_PREFIX, FATE_SUBSET };
 
-static const char *const fate_names[] = { "lost", "survived", "prefix survived", "some survived" };
+static const char *const fate_names[] = {"lost", "survived", "prefix survived", "some survived"};
 
 static void survive(struct store_sim *s, const struct sim_write *w, enum fate fate)
 {
-	u32 n = w->len_bytes / LC_SECTOR, keep = n, i;
+	u32 n = w->len_bytes / LC_SECTOR, keep = n, unit = s->tear_bytes / LC_SECTOR, i;
 	u64 bits = 0;
 
 	if (fate == FATE_PREFIX)
-		keep = sim_below(n + 1);
+		keep = sim_below(n + 1) / unit * unit;
 	for (i = 0; i < keep; i++) {
 		u64 off = w->offset_bytes + (u64)i * LC_SECTOR;
 
 		if (fate == FATE_SUBSET) {
-			if (i % 64 == 0)
+			u32 k = i / unit;
+
+			if (i % unit == 0 && k % 64 == 0)
 				bits = sim_rand();
-			if (!(bits >> (i % 64) & 1))
+			if (!(bits >> (k % 64) & 1))
 				continue;
 		}
 		if (w->number < s->media_number[off / LC_SECTOR])
@@ -432,9 +434,9 @@ static void land_or_not(struct store_sim *s, struct sim_io *io)
 		io->pieces_done = io->nr_pieces;
 	sim_trace("%s: killed: write #%u, %u bytes at %llu in flight: %s", s->store.name,
 		  whole->number, whole->len_bytes, (unsigned long long)whole->offset_bytes,
-		  lands		    ? "landed"
-		  : io->pieces_done ? "landed in part"
-				    : "not landed");
+		  lands		  ? "landed" :
+		  io->pieces_done ? "landed in part" :
+				    "not landed");
 	for (i = 0; i < io->pieces_done; i++) {
 		u32 from = io->cut[io->order[i]], to = io->cut[io->order[i] + 1];
 		struct sim_write *w = image_write_begin(s, to - from, io->offset_bytes + from);

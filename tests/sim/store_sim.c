@@ -25,8 +25,7 @@ struct sim_queue {
 	struct fiber *owner;
 	u32 depth, launched;
 	struct sim_io *staged, **staged_tail;
-	struct sim_io *waiting,
-		**waiting_tail; /* started, beyond the depth; linked by queue_next */
+	struct sim_io *waiting, **waiting_tail; /* started, beyond the depth; linked by queue_next */
 	struct lc_io *completed;
 	bool kicked, sleeping;
 	u32 unreaped; /* submitted and not handed out */
@@ -36,7 +35,7 @@ struct sim_queue {
 void (*store_sim_before_change)(const struct store_sim *s, enum lc_io_op op, u32 len_bytes,
 				u64 offset_bytes);
 
-static const char *const op_names[] = { "read", "write", "flush" };
+static const char *const op_names[] = {"read", "write", "flush"};
 
 static struct store_sim *sim_of(struct lc_store *s)
 {
@@ -126,8 +125,7 @@ static struct sim_io *io_new(struct store_sim *s, enum lc_io_op op, void *buf, u
 	return io;
 }
 
-static void before_change(const struct store_sim *s, enum lc_io_op op, u32 len_bytes,
-			  u64 offset_bytes)
+static void before_change(const struct store_sim *s, enum lc_io_op op, u32 len_bytes, u64 offset_bytes)
 {
 	if (store_sim_before_change)
 		store_sim_before_change(s, op, len_bytes, offset_bytes);
@@ -219,11 +217,10 @@ static void io_fired(struct sim_event *ev)
 
 /* --- synchronous --- */
 
-static int do_sync(struct lc_store *ls, enum lc_io_op op, void *buf, u32 len_bytes,
-		   u64 offset_bytes)
+static int do_sync(struct lc_store *ls, enum lc_io_op op, void *buf, u32 len_bytes, u64 offset_bytes)
 {
-	static const char *const names[] = { "lc_store_read", "lc_store_write", "lc_store_flush" };
-	static const char *const waits[] = { "a read", "a write", "a flush" };
+	static const char *const names[] = {"lc_store_read", "lc_store_write", "lc_store_flush"};
+	static const char *const waits[] = {"a read", "a write", "a flush"};
 	struct sim_io *io;
 	int r;
 
@@ -448,8 +445,7 @@ void store_sim_assert_idle(struct store_sim *s)
 			 (unsigned long long)s->submitted->offset_bytes);
 }
 
-void store_sim_reset(struct store_sim *s, const char *name, u64 size_bytes, u32 block_bytes,
-		     bool slow)
+void store_sim_reset(struct store_sim *s, const char *name, u64 size_bytes, u32 block_bytes, bool slow)
 {
 	assert(size_bytes <= s->image_bytes);
 	image_reset(s);
@@ -460,6 +456,7 @@ void store_sim_reset(struct store_sim *s, const char *name, u64 size_bytes, u32 
 	s->min_ns = slow ? 4000 : 1000;
 	s->max_ns = sim_log_between(slow ? 8000 : 2000, slow ? 20000000 : 400000);
 	s->flush_factor = sim_one_in(2) ? 0 : sim_log_between(1, 64);
-	s->faults = (struct sim_faults){ 0 };
+	s->tear_bytes = LC_SECTOR;
+	s->faults = (struct sim_faults){0};
 	s->nr_reads = s->nr_written = s->nr_flushes = s->nr_faults = 0;
 }

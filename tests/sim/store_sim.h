@@ -82,6 +82,7 @@ struct store_sim {
 	u32 nr_writes, writes_capacity;
 	struct sim_io *submitted;
 	struct sim_queue *queues;
+	u32 tear_bytes; /* what a power cut does not tear: LC_SECTOR or LC_BLOCK */
 	struct sim_faults faults;
 	struct {
 		u64 offset_bytes, len_bytes;

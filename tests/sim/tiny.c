@@ -11,16 +11,16 @@
 
 const struct tiny_shape tiny_shapes[] = {
 	/* One block a segment; two segments may be dirty: the head waits for the tail at once. */
-	{ "fresh", 8u << 10, 4, 2, 100, "" },
+	{"fresh", 8u << 10, 4, 2, 100, ""},
 	/* Written back as soon as it is durable; old clean segments all around. */
-	{ "lapped", 8u << 10, 6, 3, 0, "2010101f01d" },
+	{"lapped", 8u << 10, 6, 3, 0, "2010101f01d"},
 	/* Several records a segment, a summary; the past is dirty. */
-	{ "records", 32u << 10, 4, 2, 100, "2f0d0f1f0f1f0" },
+	{"records", 32u << 10, 4, 2, 100, "2f0d0f1f0f1f0"},
 	/*
 	 * Half overwritten old segments: the next record lies over one that holds two versions of block 2, and has no
 	 * summary that would say so.
 	 */
-	{ "patched", 32u << 10, 5, 2, 0, "2f2d0d1d0d1d" },
+	{"patched", 32u << 10, 5, 2, 0, "2f2d0d1d0d1d"},
 };
 const u32 tiny_nr_shapes = sizeof(tiny_shapes) / sizeof(tiny_shapes[0]);
 
@@ -92,7 +92,10 @@ static void say(const struct tiny *t, const u32 *found, char *text, size_t n)
 
 	(void)t;
 	for (x = 0; x < TINY_SECTORS && at < n; x++)
-		at += (size_t)snprintf(text + at, n - at, "%s%u", x % 8 ? " " : x ? " | " : "",
+		at += (size_t)snprintf(text + at, n - at, "%s%u",
+				       x % 8 ? " " :
+				       x     ? " | " :
+					       "",
 				       found[x]);
 }
 
@@ -128,8 +131,8 @@ static void judge(struct tiny *t, const u8 *buf)
 
 static void open_and_start(struct tiny *t)
 {
-	struct lc_volume_spec spec = { .name = "", .backing = &t->backing.store };
-	struct lc_error err = { .text = "" };
+	struct lc_volume_spec spec = {.name = "", .backing = &t->backing.store};
+	struct lc_error err = {.text = ""};
 	struct lc_settings s;
 	int r;
 
@@ -156,8 +159,7 @@ static void expect(int r, const char *what)
 static void read_all(struct tiny *t)
 {
 	memset(t->buf, 0xa5, TINY_BLOCKS * LC_BLOCK);
-	expect(lc_read(lc_cache_volume(t->cache, 0), t->buf, TINY_BLOCKS * LC_BLOCK, 0),
-	       "lc_read");
+	expect(lc_read(lc_cache_volume(t->cache, 0), t->buf, TINY_BLOCKS * LC_BLOCK, 0), "lc_read");
 }
 
 static void check_all(struct tiny *t, const u8 *buf, const char *where)
@@ -168,8 +170,8 @@ static void check_all(struct tiny *t, const u8 *buf, const char *where)
 		v = parse(t, buf + x * LC_SECTOR, x, where);
 		want = t->is_settled ? t->settled[x] : after(t, x, t->nr_submitted);
 		if (v != want)
-			sim_fail("%s: sector %u (block %u.%u) holds version %u instead of %u", where,
-				 x, x / 8, x % 8, v, want);
+			sim_fail("%s: sector %u (block %u.%u) holds version %u instead of %u",
+				 where, x, x / 8, x % 8, v, want);
 	}
 }
 
@@ -178,7 +180,7 @@ static void do_write(struct tiny *t, u32 first, u32 nr, bool fua)
 	u32 k = t->nr_submitted++, x;
 
 	assert(k < TINY_WRITES_MAX);
-	t->writes[k] = (struct tiny_write){ first, nr };
+	t->writes[k] = (struct tiny_write){first, nr};
 	for (x = 0; x < nr; x++)
 		fill(t->buf + x * LC_SECTOR, first + x, t->nr_past + k + 1);
 	expect(lc_write(lc_cache_volume(t->cache, 0), t->buf, nr * LC_SECTOR,
@@ -303,8 +305,8 @@ void tiny_recover(void *tiny)
 static void past_main(void *tiny)
 {
 	struct tiny *t = tiny;
-	struct lc_format_options o = { .segment_bytes = t->shape->segment_bytes };
-	struct lc_error err = { .text = "" };
+	struct lc_format_options o = {.segment_bytes = t->shape->segment_bytes};
+	struct lc_error err = {.text = ""};
 
 	if (lc_cache_format(&t->ssd.store, &o, &err))
 		sim_fail("lc_cache_format: %s", err.text);
