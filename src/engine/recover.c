@@ -548,7 +548,8 @@ static int replay_segment(struct recovery *r, u64 id)
 				       c->ssd->name, (unsigned long long)id,
 				       (unsigned long long)lc_key_block(s->key), v->name,
 				       (unsigned long long)v->size_bytes);
-		if (lc_bad_voids(&c->meta.bad, v->id, lc_key_block(s->key), seq))
+		if (!LC_MUTANT(lost_copies_count) &&
+		    lc_bad_voids(&c->meta.bad, v->id, lc_key_block(s->key), seq))
 			continue; /* I10: it, or what superseded it, was found to be lost */
 		lc_block_publish(ring, first + i, &old);
 		if (dirty)

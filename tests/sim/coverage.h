@@ -21,6 +21,7 @@
 	X(LAPS_DOZEN, "the log lapped a dozen times")           \
 	X(BIG_WRITE, "writes of 512 KiB and more")              \
 	X(FAULTS, "stores that fail")                           \
+	X(GONE, "a store that vanishes and comes back")         \
 	X(DAMAGE, "damage in the log")                          \
 	X(METADATA, "damage in one copy of a metadata page")    \
 	X(REFUSED, "a cache that refused to open")              \

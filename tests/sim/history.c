@@ -115,7 +115,8 @@ static void draw_settings(struct history *h)
 	s->batch_bytes = sim_one_in(2) ? 0 : (u64)h->segment_bytes * sim_between(1, 8);
 	s->flush_interval_ms = intervals[sim_below(4)];
 	s->retry_ms = sim_between(1, 20);
-	s->stall_timeout_ms = 30000;
+	/* Virtual time: only a store that fails lets it pass. */
+	s->stall_timeout_ms = h->faults && sim_one_in(2) ? sim_log_between(5, 200) : 30000;
 	if (h->scenario == SCENARIO_FULL) {
 		s->nr_buffers = sim_between(4, 10);
 		s->batch_bytes = (u64)h->segment_bytes * sim_between(4, 8);
@@ -144,6 +145,11 @@ static void draw_faults(struct history *h)
 			s->faults.write_ppm = sim_log_between(100, 20000);
 		if (sim_one_in(2))
 			s->faults.flush_ppm = sim_log_between(1000, 100000);
+		if (sim_one_in(3)) {
+			s->faults.gone_ns = sim_now() + sim_log_between(1000, 20000000);
+			s->faults.back_ns = s->faults.gone_ns + sim_log_between(100000, 200000000);
+			h->covered[COVER_GONE] = true;
+		}
 	}
 }
 

@@ -185,6 +185,7 @@ int image_draw_fault(const struct sim_io *io)
 		fails = true;
 	if (io->op == LC_IO_READ && in_bad_range(s, io))
 		fails = true;
+	fails |= sim_now() >= s->faults.gone_ns && sim_now() < s->faults.back_ns;
 	s->nr_faults += fails;
 	return fails ? -EIO : 0;
 }

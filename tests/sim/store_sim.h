@@ -66,7 +66,8 @@ struct sim_io {
 
 struct sim_faults {
 	u32 read_ppm, write_ppm, flush_ppm; /* chance of each I/O to fail with EIO */
-	int64_t nth[3]; /* by enum lc_io_op: count down, and fail that one; 0: off */
+	u64 gone_ns, back_ns; /* all I/O fails from gone_ns on, until back_ns: it vanished */
+	int64_t nth[3];	      /* by enum lc_io_op: count down, and fail that one; 0: off */
 };
 
 struct store_sim {
