@@ -71,7 +71,7 @@ def rounds_of_kills(env, volume_bytes, cache, seconds, largest, **parameters):
     server = env.serve(cache_size=cache, **files)
     end = time.monotonic() + seconds
     rounds = 0
-    while time.monotonic() < end:
+    while rounds < 3 or time.monotonic() < end:
         h = server.connect()
         some_writes(h, rng, volume, rng.randint(0, 60), largest)
         buffers = writes_in_flight(h, rng, volume, largest)
@@ -93,7 +93,6 @@ def rounds_of_kills(env, volume_bytes, cache, seconds, largest, **parameters):
         h.shutdown()
         rounds += 1
     server.stop()
-    assert rounds >= 3, "too slow to say anything"
 
 
 @case()
