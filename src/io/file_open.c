@@ -200,9 +200,13 @@ static int lock(const struct lc_file *f, const struct stat *st, struct lc_error 
 			return lc_fail(err, -errno,
 				       "cannot lock '%s': %s; its file system must support flock",
 				       f->path, strerror(errno));
-		/* Whoever locked a file and lives will not let go of it. */
+		/*
+		 * Another process that locked a file and lives will not let go of it. This one may just
+		 * have closed it: a ring goes in the background.
+		 */
 		pid = f->type == S_IFBLK ? 0 : lock_holder(st);
-		if ((pid && process_name(pid, name, sizeof(name))) || !be_patient(&waited_ms))
+		if ((pid && pid != (long)getpid() && process_name(pid, name, sizeof(name))) ||
+		    !be_patient(&waited_ms))
 			return refuse_locked(f->path, st, err);
 	}
 	return 0;
