@@ -29,6 +29,7 @@
  * io_uring for a moment after its death, and udev probes a new device under a shared flock.
  */
 #define PATIENCE_MS 3000u
+#define PATIENCE_OWN_MS 500u
 #define STEP_MS 20u
 
 static int refuse_uri(const char *path, struct lc_error *err)
@@ -205,8 +206,10 @@ static int lock(const struct lc_file *f, const struct stat *st, struct lc_error 
 		 * have closed it: a ring goes in the background.
 		 */
 		pid = f->type == S_IFBLK ? 0 : lock_holder(st);
-		if ((pid && pid != (long)getpid() && process_name(pid, name, sizeof(name))) ||
-		    !be_patient(&waited_ms))
+		if (pid == (long)getpid() ? waited_ms >= PATIENCE_OWN_MS :
+					    pid && process_name(pid, name, sizeof(name)))
+			return refuse_locked(f->path, st, err);
+		if (!be_patient(&waited_ms))
 			return refuse_locked(f->path, st, err);
 	}
 	return 0;
