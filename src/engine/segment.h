@@ -39,7 +39,7 @@ struct lc_ring {
 	u32 segment_blocks;
 	u64 head_id; /* newest segment that was ever opened; 0: none */
 	u64 tail_id; /* durable tail: it is in both superblock copies (I3) */
-	u64 free_id; /* places of the ids up to here are FREE, OPEN or CLOSED above the tail: enterable */
+	u64 free_id; /* the places of all ids up to here have been made ready for the head */
 	u64 dirty_blocks;
 	struct lc_index index;
 };
