@@ -138,11 +138,11 @@ struct lc_superblock {
 	u32 zone_blocks;
 	u32 segment_blocks;
 	u32 nr_segments;
-	bool clean;   /* closed in good order, nothing written since */
-	u64 epoch;    /* number of times the cache was opened */
-	u64 first;    /* the seq at which this epoch began */
-	u64 tail_id;  /* newest segment all of whose data is on the backing stores; 0: none */
-	u64 tail_seq; /* the seq that follows it */
+	bool clean;	 /* closed in good order, nothing written since */
+	u64 epoch;	 /* number of times the cache was opened */
+	u64 first;	 /* the seq at which this epoch began */
+	u64 tail_id;	 /* newest segment all of whose data is on the backing stores; 0: none */
+	u64 tail_seq;	 /* the seq that follows it */
 	u64 durable_seq; /* every record up to it was durable when this was written */
 };
 
