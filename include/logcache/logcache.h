@@ -7,9 +7,12 @@
  *	lc_cache_format()   once: an empty log on a blank device
  *	lc_cache_open()     decide every refusal, recover; no thread runs yet (fork is fine after it)
  *	lc_cache_start()    start the log thread and the write-back thread
- *	lc_read() lc_write() lc_flush()   from any number of threads
+ *	lc_read() lc_write() lc_zero() lc_trim() lc_flush()   from any number of threads
  *	lc_cache_drain()    optional: everything to the backing stores
  *	lc_cache_close()    seal, flush, mark as cleanly shut down, release memory
+ *
+ * A cache may be opened without an SSD: then its volumes are served straight from their backing stores, and
+ * start, drain and close have little to do.
  *
  * All functions return 0 or -errno. Nothing here is global: several caches can live in one process.
  */
@@ -68,18 +71,36 @@ struct lc_settings {
 	u32 nr_buffers;	       /* segment buffers in RAM, 2 .. 1024 */
 	bool writeback;	       /* off: only when segments run out */
 	u32 dirty_low_percent; /* of the segments: write-back starts above */
+	/*
+	 * Write-back pauses while clients' reads keep a backing store busy for more than this share of
+	 * the time (100: never), unless more than dirty_high_percent of the segments are dirty.
+	 */
+	u32 writeback_threshold_percent;
+	u32 dirty_high_percent;
 	u32 idle_ms;	 /* write back everything after so long without client I/O; 0: never */
 	u64 batch_bytes; /* data per sweep; 0: 1/8 of the cache */
 	u32 flush_interval_ms; /* an open record older than this is made durable; 0: never by itself */
-	u32 retry_ms;	       /* pause before an I/O that failed is tried again */
+	u32 flush_deadline_ms; /* how long a flush may wait for others to share it; 0: not at all */
+	u32 superblock_interval_ms; /* write it at least so often while the log grows; 0: need not be */
+	u32 retry_ms; /* pause before an I/O that failed is tried again; grows up to LC_RETRY_GROWTH fold */
 	u32 stall_timeout_ms; /* how long a write waits for space while a store fails */
+	u32 client_timeout_ms; /* the clients' patience: a request is finished, or given up, by then */
+	/*
+	 * May be NULL. Called by a request that has waited longer than client_timeout_ms, in its own thread, without
+	 * locks: is its client gone? Then it fails with -ESHUTDOWN instead of running late: the client
+	 * may have sent it again, and written something newer since.
+	 */
+	bool (*abandoned)(void);
 };
+
+#define LC_RETRY_GROWTH 16u
 
 /* The defaults of the settings. */
 void lc_settings_init(struct lc_settings *s);
 
 /*
- * Open the cache on SSD for the given volumes and recover it.
+ * Open the cache on SSD (NULL: none) for the given volumes and recover it. Volumes that the cache knows and that
+ * hold no dirty data may be left out; they lose their clean blocks.
  *
  * Every refusal is decided before the first write to any store (I12): a wrong version, corruption
  * (I11), a backing store that is missing, foreign or shrunk while the cache holds dirty data for it.
@@ -110,13 +131,19 @@ int lc_cache_close(struct lc_cache *c);
 
 /* The I-th volume of the specs given to lc_cache_open. */
 struct lc_volume *lc_cache_volume(struct lc_cache *c, unsigned i);
+/* Is there an SSD? */
+bool lc_cache_has_ssd(const struct lc_cache *c);
 
 /* Size in bytes: that of its backing store. */
 u64 lc_volume_size_bytes(const struct lc_volume *v);
 
 /* --- I/O: any thread, any alignment, any buffer; offset + len <= size --- */
 
-#define LC_FUA 1u /* return only when this write is durable */
+/* Flags. */
+#define LC_FUA 1u      /* return only when this is durable */
+#define LC_MAY_TRIM 2u /* lc_zero: the backing store may give the space back */
+#define LC_FAST_ONLY \
+	4u /* lc_zero: fail with -EOPNOTSUPP, at once, where it is no faster than a write */
 
 /* -EIO: the data cannot be had (a store failed, or a block is lost: never stale data, I10). */
 int lc_read(struct lc_volume *v, void *buf, u32 len_bytes, u64 offset_bytes);
@@ -124,29 +151,58 @@ int lc_read(struct lc_volume *v, void *buf, u32 len_bytes, u64 offset_bytes);
 /*
  * When it returns 0 the data is visible to every reader; it is durable after a later lc_flush or with
  * LC_FUA. On failure any part of the range may have been written, sector by sector.
+ * -ESHUTDOWN: given up, see lc_settings.abandoned.
  */
 int lc_write(struct lc_volume *v, const void *buf, u32 len_bytes, u64 offset_bytes, unsigned flags);
 
-/* Every write acknowledged before this call, on any volume and connection, is durable when it returns 0. */
-int lc_flush(struct lc_cache *c);
+/*
+ * Write zeros: the same promises. A large range costs one entry of the log, and the backing store
+ * is zeroed later, by write-back.
+ */
+int lc_zero(struct lc_volume *v, u64 len_bytes, u64 offset_bytes, unsigned flags);
+
+/*
+ * The data is not needed any more. Each sector of the range reads as zeros afterwards, or as before; the space
+ * of whole blocks is given back by write-back. Does nothing unless lc_volume_can_trim. Flags: LC_FUA.
+ */
+int lc_trim(struct lc_volume *v, u64 len_bytes, u64 offset_bytes, unsigned flags);
+
+/*
+ * Every write, zero and trim acknowledged before this call, on any connection to any volume that shares
+ * the log (or, without an SSD, to this volume), is durable when it returns 0.
+ */
+int lc_flush(struct lc_volume *v);
+
+/*
+ * What begins at OFFSET, and how far it goes, at most LEN: cached blocks are data, ranges that were zeroed are
+ * holes, for the rest the backing store is asked. The extent may end before the next change.
+ */
+int lc_extent(struct lc_volume *v, u64 len_bytes, u64 offset_bytes, struct lc_extent *out);
+
+/* Can the backing store give space back, and zero faster than by writing zeros? */
+bool lc_volume_can_trim(const struct lc_volume *v);
+bool lc_volume_can_fast_zero(const struct lc_volume *v);
 
 /* --- insight --- */
 
 struct lc_stats {
 	/* clients; requests, bytes, and blocks by where they were found */
 	u64 reads, read_bytes, writes, write_bytes, flushes;
+	u64 zeros, zero_bytes, trims, trim_bytes;
 	u64 read_hit_blocks, read_buffer_blocks, read_partial_blocks, read_miss_blocks;
 	u64 write_hit_blocks, write_buffer_blocks, write_partial_blocks, write_miss_blocks;
 	/* the log */
 	u64 records, segments, log_bytes, commits;
 	/* write-back */
 	u64 sweeps, writeback_blocks, writeback_ios, backing_flushes, superseded_blocks;
+	u64 zeroed_blocks; /* on the backing stores */
 	/* trouble */
 	u64 ssd_errors, backing_errors, crc_errors, lost_blocks;
 	/* state now */
 	u64 head_id, tail_id, seq, durable_seq, epoch;
 	u64 nr_segments, dirty_segments, dirty_blocks, cached_blocks, capacity_blocks;
-	u64 memory_bytes; /* index, tables and buffers */
+	u64 pending_zero_blocks; /* to be zeroed on the backing stores */
+	u64 memory_bytes;	 /* index, tables and buffers */
 	u32 segment_bytes;
 	/* how it was found at opening */
 	bool was_clean;	       /* closed in good order */

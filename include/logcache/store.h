@@ -5,7 +5,8 @@
  * The engine reaches its cache device and every backing store through this interface alone, in
  * two ways:
  *
- *   synchronous calls   lc_store_read / _write / _flush, from any thread, several at a time;
+ *   synchronous calls   lc_store_read / _write / _flush / _zero / _extent, from any thread, several at a
+ *                       time;
  *   a queue             owned by one thread, which stages a batch of I/O, starts it, and reaps
  *                       completions in whatever order they come.
  *
@@ -50,12 +51,22 @@ struct lc_area {
 	size_t len_bytes;
 };
 
+/* A stretch of a store or volume that is all alike. */
+struct lc_extent {
+	u64 len_bytes;
+	bool hole; /* takes no space, and reads as zeros */
+};
+
 struct lc_store_ops {
 	int (*read)(struct lc_store *s, void *buf, u32 len_bytes, u64 offset_bytes);
 	int (*write)(struct lc_store *s, const void *buf, u32 len_bytes, u64 offset_bytes);
 	int (*flush)(struct lc_store *s);
+	/* May be NULL: -EOPNOTSUPP. */
+	int (*zero)(struct lc_store *s, u64 len_bytes, u64 offset_bytes, bool punch);
+	/* May be NULL: everything is data. */
+	int (*extent)(struct lc_store *s, u64 len_bytes, u64 offset_bytes, struct lc_extent *out);
 	int (*queue_open)(struct lc_store *s, unsigned depth, const struct lc_area *areas,
-			  unsigned nr_areas, struct lc_queue **out);
+			  unsigned nr_areas, struct lc_queue **out, struct lc_error *err);
 	void (*close)(struct lc_store *s);
 };
 
@@ -72,6 +83,12 @@ struct lc_store {
 	const char *name; /* how messages call it: the path or URI that the user gave */
 	u64 size_bytes;	  /* any number; not necessarily a multiple of anything */
 	u32 block_bytes;  /* logical block: 512 .. 4096, a power of two */
+	/*
+	 * What zero() is good for, as far as it can be known beforehand. can_zero: it zeroes without
+	 * transferring the data, in much less time than that would take. can_punch: also by giving the
+	 * space back.
+	 */
+	bool can_zero, can_punch;
 };
 
 struct lc_queue {
@@ -110,6 +127,36 @@ static inline int lc_store_flush(struct lc_store *s)
 	return s->ops->flush(s);
 }
 
+/*
+ * Make a range read as zeros without transferring them; like a write it is durable after a flush. PUNCH: the
+ * space may be given back; otherwise it stays allocated. The offset is a multiple of LC_BLOCK, and so is
+ * the length, or the range ends at the end of the store. Takes as long as it takes: callers
+ * who may be interrupted go in pieces.
+ *
+ * -EOPNOTSUPP: the store has no such operation (nothing was changed); the caller writes zeros. After another
+ * error each sector of the range holds what it held, or zeros.
+ */
+static inline int lc_store_zero(struct lc_store *s, u64 len_bytes, u64 offset_bytes, bool punch)
+{
+	assert(offset_bytes % LC_BLOCK == 0 && len_bytes > 0);
+	assert(offset_bytes < s->size_bytes && len_bytes <= s->size_bytes - offset_bytes);
+	assert(len_bytes % LC_BLOCK == 0 || offset_bytes + len_bytes == s->size_bytes);
+	return s->ops->zero ? s->ops->zero(s, len_bytes, offset_bytes, punch) : -EOPNOTSUPP;
+}
+
+/*
+ * What begins at OFFSET: a hole or data, and how far it goes, at most LEN. Any alignment; at
+ * least one byte is described. Writes in flight may be seen or not. 0 or -errno.
+ */
+static inline int lc_store_extent(struct lc_store *s, u64 len_bytes, u64 offset_bytes,
+				  struct lc_extent *out)
+{
+	assert(offset_bytes < s->size_bytes && len_bytes > 0);
+	assert(len_bytes <= s->size_bytes - offset_bytes);
+	*out = (struct lc_extent){.len_bytes = len_bytes};
+	return s->ops->extent ? s->ops->extent(s, len_bytes, offset_bytes, out) : 0;
+}
+
 /* Release the store and all locks on what it stands for. All its queues are closed before. */
 static inline void lc_store_close(struct lc_store *s)
 {
@@ -121,12 +168,12 @@ static inline void lc_store_close(struct lc_store *s)
 /*
  * A queue for at most DEPTH I/Os at the device at a time; whatever is submitted beyond waits inside it. AREAS
  * says which memory most I/O will use (may be empty): an accelerator, never a restriction. The
- * thread that opens the queue is its owner: only the owner may submit, start, wait and close.
+ * thread that opens the queue is its owner: only the owner may submit, start, wait and close. ERR may be NULL.
  */
 static inline int lc_queue_open(struct lc_store *s, unsigned depth, const struct lc_area *areas,
-				unsigned nr_areas, struct lc_queue **out)
+				unsigned nr_areas, struct lc_queue **out, struct lc_error *err)
 {
-	return s->ops->queue_open(s, depth, areas, nr_areas, out);
+	return s->ops->queue_open(s, depth, areas, nr_areas, out, err);
 }
 
 /* Stage IO. Never fails: what cannot be done completes with an error. */

@@ -471,17 +471,14 @@ fail:
 
 int lc_cache_start(struct lc_cache *c, struct lc_error *err)
 {
-	int ret = lc_log_start(&c->log);
+	int ret = lc_log_start(&c->log, err);
 
-	if (!ret) {
-		ret = lc_writeback_start(&c->writeback);
-		if (ret)
-			lc_log_stop(&c->log);
-	}
 	if (ret)
-		return lc_fail(err, ret, "%s: cannot start the cache's threads: %s",
-			       c->core.ssd->name, strerror(-ret));
-	return 0;
+		return ret;
+	ret = lc_writeback_start(&c->writeback, err);
+	if (ret)
+		lc_log_stop(&c->log);
+	return ret;
 }
 
 int lc_cache_drain(struct lc_cache *c)
@@ -516,15 +513,16 @@ u64 lc_volume_size_bytes(const struct lc_volume *v)
 	return v->size_bytes;
 }
 
-int lc_flush(struct lc_cache *c)
+int lc_flush(struct lc_volume *v)
 {
+	struct lc_core *c = v->core;
 	int err;
 
-	lc_mutex_lock(&c->core.lock);
-	c->core.client_ops++;
-	c->core.stats.flushes++;
-	err = lc_log_commit(&c->log, lc_log_newest_seq(&c->log));
-	lc_log_unlock(&c->log);
+	lc_mutex_lock(&c->lock);
+	c->client_ops++;
+	c->stats.flushes++;
+	err = lc_log_commit(v->log, lc_log_newest_seq(v->log));
+	lc_log_unlock(v->log);
 	return err;
 }
 

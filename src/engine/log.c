@@ -73,21 +73,24 @@ void lc_log_destroy(struct lc_log *l)
 	*l = (struct lc_log){0};
 }
 
-int lc_log_start(struct lc_log *l)
+int lc_log_start(struct lc_log *l, struct lc_error *err)
 {
-	int err = lc_thread_start(&l->thread, "lc-log", lc_log_main, l);
+	int ret = lc_thread_start(&l->thread, "lc-log", lc_log_main, l);
 
-	if (err)
-		return err;
+	if (ret)
+		return lc_fail(err, ret, "%s: cannot start the log thread: %s", l->core->ssd->name,
+			       strerror(-ret));
 	lc_mutex_lock(&l->core->lock);
 	while (!l->running)
 		lc_cond_wait(&l->progress, &l->core->lock, LC_FOREVER);
-	err = l->start_result;
+	ret = l->start_result;
 	lc_mutex_unlock(&l->core->lock);
-	if (err)
+	if (ret) {
 		lc_thread_join(&l->thread);
-	l->started = !err;
-	return err;
+		lc_fail(err, ret, "%s", l->start_error.text);
+	}
+	l->started = !ret;
+	return ret;
 }
 
 int lc_log_stop(struct lc_log *l)

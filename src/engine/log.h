@@ -123,6 +123,7 @@ struct lc_log {
 	bool may_end; /* nobody kicks its queue any more */
 	bool running; /* start_result is set */
 	int start_result;
+	struct lc_error start_error;
 	const char *news_failed; /* own, like the next two: what to tell the administrator */
 	int news_error;
 	bool news_healed;
@@ -150,7 +151,7 @@ int lc_log_init(struct lc_log *l, struct lc_core *core, u64 next_seq);
 void lc_log_destroy(struct lc_log *l);
 
 /* Run the log thread. */
-int lc_log_start(struct lc_log *l);
+int lc_log_start(struct lc_log *l, struct lc_error *err);
 /* Write and flush everything, end the thread. Returns what kept it from doing so. No other user is left. */
 int lc_log_stop(struct lc_log *l);
 

@@ -348,12 +348,14 @@ static void open_queue(struct lc_log *l)
 	struct lc_core *c = l->core;
 	u32 bytes = c->ring.segment_blocks * LC_BLOCK, nr = c->settings.nr_buffers;
 	struct lc_area *areas = lc_alloc(nr * sizeof *areas);
-	int err = -ENOMEM;
+	int err;
 
 	for (u32 i = 0; areas && i < nr; i++)
 		areas[i] = (struct lc_area){l->buffers[i].data, bytes};
 	if (areas)
-		err = lc_queue_open(c->ssd, QUEUE_DEPTH + 1, areas, nr, &l->queue);
+		err = lc_queue_open(c->ssd, QUEUE_DEPTH + 1, areas, nr, &l->queue, &l->start_error);
+	else
+		err = lc_fail(&l->start_error, -ENOMEM, "%s: no memory for a queue", c->ssd->name);
 	lc_free(areas, nr * sizeof *areas);
 	lc_mutex_lock(&c->lock);
 	l->start_result = err;

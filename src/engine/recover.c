@@ -157,14 +157,14 @@ static int scan(struct recovery *r)
 	struct lc_area area = {memory, SCAN_DEPTH * 2 * LC_BLOCK};
 	struct lc_queue *q = NULL;
 	u32 place = 0, in_flight = 0;
-	int ret = -ENOMEM;
+	int ret;
 
 	if (ios && memory)
-		ret = lc_queue_open(c->ssd, SCAN_DEPTH, &area, 1, &q);
-	if (ret) {
-		lc_fail(r->err, ret, "%s: cannot read the log: %s", c->ssd->name, strerror(-ret));
+		ret = lc_queue_open(c->ssd, SCAN_DEPTH, &area, 1, &q, r->err);
+	else
+		ret = lc_fail(r->err, -ENOMEM, "%s: no memory for recovery", c->ssd->name);
+	if (ret)
 		goto out;
-	}
 	for (u32 i = 0; i < SCAN_DEPTH; i++) {
 		ios[i].io.buf = memory + (size_t)i * 2 * LC_BLOCK;
 		ios[i].next = unused;

@@ -76,18 +76,18 @@ u64 lc_sweep_bytes(const struct lc_sweep *sw)
 	       LC_NR_RUNS * sizeof *sw->runs + runs_bytes(sw);
 }
 
-int lc_sweep_open(struct lc_sweep *sw)
+int lc_sweep_open(struct lc_sweep *sw, struct lc_error *err)
 {
 	struct lc_area area = {sw->memory, runs_bytes(sw)};
-	int err = lc_queue_open(sw->core->ssd, LC_NR_RUNS * 4, &area, 1, &sw->ssd);
+	int ret = lc_queue_open(sw->core->ssd, LC_NR_RUNS * 4, &area, 1, &sw->ssd, err);
 
-	for (u32 id = 1; id <= LC_VOLUMES_MAX && !err; id++)
+	for (u32 id = 1; id <= LC_VOLUMES_MAX && !ret; id++)
 		if (sw->volumes[id])
-			err = lc_queue_open(sw->volumes[id]->backing, LC_NR_RUNS, &area, 1,
-					    &sw->backing[id]);
-	if (err)
+			ret = lc_queue_open(sw->volumes[id]->backing, LC_NR_RUNS, &area, 1,
+					    &sw->backing[id], err);
+	if (ret)
 		lc_sweep_close(sw);
-	return err;
+	return ret;
 }
 
 void lc_sweep_close(struct lc_sweep *sw)

@@ -73,7 +73,7 @@ void lc_sweep_destroy(struct lc_sweep *sw);
 u64 lc_sweep_bytes(const struct lc_sweep *sw);
 
 /* Open and close the thread's queues. -errno. */
-int lc_sweep_open(struct lc_sweep *sw);
+int lc_sweep_open(struct lc_sweep *sw, struct lc_error *err);
 void lc_sweep_close(struct lc_sweep *sw);
 
 /*

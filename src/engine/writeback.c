@@ -171,7 +171,7 @@ static void writeback_main(void *arg)
 {
 	struct lc_writeback *w = arg;
 	struct lc_core *c = w->core;
-	int err = lc_sweep_open(&w->sweep);
+	int err = lc_sweep_open(&w->sweep, &w->start_error);
 
 	lc_mutex_lock(&c->lock);
 	w->start_result = err;
@@ -253,21 +253,24 @@ void lc_writeback_destroy(struct lc_writeback *w)
 	*w = (struct lc_writeback){0};
 }
 
-int lc_writeback_start(struct lc_writeback *w)
+int lc_writeback_start(struct lc_writeback *w, struct lc_error *err)
 {
-	int err = lc_thread_start(&w->thread, "lc-writeback", writeback_main, w);
+	int ret = lc_thread_start(&w->thread, "lc-writeback", writeback_main, w);
 
-	if (err)
-		return err;
+	if (ret)
+		return lc_fail(err, ret, "%s: cannot start the write-back thread: %s",
+			       w->core->ssd->name, strerror(-ret));
 	lc_mutex_lock(&w->core->lock);
 	while (!w->running)
 		lc_cond_wait(&w->done, &w->core->lock, LC_FOREVER);
-	err = w->start_result;
+	ret = w->start_result;
 	lc_mutex_unlock(&w->core->lock);
-	if (err)
+	if (ret) {
 		lc_thread_join(&w->thread);
-	w->started = !err;
-	return err;
+		lc_fail(err, ret, "%s", w->start_error.text);
+	}
+	w->started = !ret;
+	return ret;
 }
 
 void lc_writeback_stop(struct lc_writeback *w)

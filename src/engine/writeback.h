@@ -27,6 +27,7 @@ struct lc_writeback {
 	bool started, stop;
 	bool running; /* start_result is set */
 	int start_result;
+	struct lc_error start_error;
 	struct lc_cond done; /* a sweep or the start has ended */
 	u32 drains;	     /* callers of lc_writeback_drain that wait */
 	u64 drain_id;	     /* everything up to this segment is to be written back */
@@ -42,7 +43,7 @@ struct lc_writeback {
 int lc_writeback_init(struct lc_writeback *w, struct lc_core *core, struct lc_log *log,
 		      struct lc_volume **volumes);
 void lc_writeback_destroy(struct lc_writeback *w);
-int lc_writeback_start(struct lc_writeback *w);
+int lc_writeback_start(struct lc_writeback *w, struct lc_error *err);
 void lc_writeback_stop(struct lc_writeback *w);
 
 /* Write back all that is in the log now, and wait for it. What a store answered if it failed. */

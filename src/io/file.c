@@ -179,9 +179,9 @@ static int file_flush(struct lc_store *s)
 
 /* The only place that chooses between kinds of queues. */
 static int file_queue_open(struct lc_store *s, unsigned depth, const struct lc_area *areas,
-			   unsigned nr_areas, struct lc_queue **out)
+			   unsigned nr_areas, struct lc_queue **out, struct lc_error *err)
 {
-	return lc_uring_queue_open(lc_file_of(s), depth, areas, nr_areas, out);
+	return lc_uring_queue_open(lc_file_of(s), depth, areas, nr_areas, out, err);
 }
 
 static void file_close(struct lc_store *s)

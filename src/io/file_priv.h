@@ -90,6 +90,6 @@ void lc_file_warn_unwritten(const struct lc_file *f);
 /* --- the queues: each a file that fills in a struct lc_queue_ops --- */
 
 int lc_uring_queue_open(struct lc_file *f, unsigned depth, const struct lc_area *areas,
-			unsigned nr_areas, struct lc_queue **out);
+			unsigned nr_areas, struct lc_queue **out, struct lc_error *err);
 
 #endif

@@ -445,14 +445,14 @@ static void register_areas(struct uring_queue *q, const struct lc_area *areas, u
 }
 
 int lc_uring_queue_open(struct lc_file *f, unsigned depth, const struct lc_area *areas,
-			unsigned nr_areas, struct lc_queue **out)
+			unsigned nr_areas, struct lc_queue **out, struct lc_error *err)
 {
 	struct uring_queue *q = calloc(1, sizeof(*q));
 	int rc;
 
 	assert(depth > 0);
 	if (!q)
-		return -ENOMEM;
+		return lc_fail(err, -ENOMEM, "'%s': no memory for a queue", f->path);
 	q->queue.ops = &uring_ops;
 	q->file = f;
 	q->owner = pthread_self();
@@ -460,18 +460,18 @@ int lc_uring_queue_open(struct lc_file *f, unsigned depth, const struct lc_area 
 	q->event_fd = eventfd(0, EFD_CLOEXEC);
 	if (q->event_fd < 0) {
 		rc = -errno;
-		lc_log(LC_LOG_ERROR,
-		       "'%s': cannot create an eventfd: %s; raise the limit on open files "
-		       "(LimitNOFILE=, ulimit -n)",
-		       f->path, strerror(-rc));
+		lc_fail(err, rc,
+			"'%s': cannot create an eventfd: %s; raise the limit on open files "
+			"(LimitNOFILE=, ulimit -n)",
+			f->path, strerror(-rc));
 		goto fail_queue;
 	}
 	rc = create_ring(&q->ring, q->depth + 1);
 	if (rc) {
-		lc_log(LC_LOG_ERROR,
-		       "'%s': io_uring is not available (%s): check the kernel (5.11 or newer), sysctl "
-		       "kernel.io_uring_disabled, seccomp filters of containers and units, and ulimit -n",
-		       f->path, strerror(-rc));
+		lc_fail(err, rc,
+			"'%s': io_uring is not available (%s): check the kernel (5.11 or newer), sysctl "
+			"kernel.io_uring_disabled, seccomp filters of containers and units, and ulimit -n",
+			f->path, strerror(-rc));
 		goto fail_event;
 	}
 	q->files_registered = io_uring_register_files(&q->ring, &f->fd, 1) == 0;

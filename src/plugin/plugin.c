@@ -245,7 +245,7 @@ static int plugin_pwrite(void *handle, const void *buf, uint32_t count, uint64_t
 
 static int plugin_flush(void *handle, uint32_t flags)
 {
-	int rc = lc_flush(served.cache);
+	int rc = lc_flush(served.volume);
 
 	(void)handle;
 	(void)flags; /* none are defined */

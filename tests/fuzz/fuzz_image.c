@@ -349,7 +349,7 @@ static void live(u8 how)
 		sim_sleep(3 * LC_NS_PER_S);
 	if (!(how & LIFE_NO_WRITES))
 		write_some();
-	ret = lc_flush(run.cache);
+	ret = lc_flush(lc_cache_volume(run.cache, 0));
 	fuzz_check(!ret, "life %u: flush: %d", run.life, ret);
 	read_all();
 	if (!(how & LIFE_NO_DRAIN)) {

@@ -112,7 +112,7 @@ static void make_life(void *arg)
 			make_write(c, 1, LC_BLOCK);
 			break;
 		case 'f':
-			ret = lc_flush(c);
+			ret = lc_flush(lc_cache_volume(c, 0));
 			break;
 		case 'd':
 			ret = lc_cache_drain(c);

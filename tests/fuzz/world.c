@@ -193,7 +193,7 @@ static void queue_close(struct lc_queue *lq)
 }
 
 static int queue_open(struct lc_store *s, unsigned depth, const struct lc_area *areas,
-		      unsigned nr_areas, struct lc_queue **out)
+		      unsigned nr_areas, struct lc_queue **out, struct lc_error *err)
 {
 	static const struct lc_queue_ops ops = {
 		.submit = queue_submit,
@@ -206,6 +206,7 @@ static int queue_open(struct lc_store *s, unsigned depth, const struct lc_area *
 
 	(void)areas; /* nothing is registered */
 	(void)nr_areas;
+	(void)err;
 	while (i < QUEUES_MAX && queues[i].open)
 		i++;
 	fuzz_check(depth > 0 && i < QUEUES_MAX, "%s: a queue of depth %u, the %uth", s->name, depth,

@@ -186,7 +186,7 @@ static void do_flush(struct client *c)
 	int r;
 
 	sim_trace("flush submit (tick %u)", tick);
-	r = lc_flush(c->history->cache);
+	r = lc_flush(lc_cache_volume(c->history->cache, 0));
 	sim_trace("flush done: %d", r);
 	if (!r)
 		durable_at(tick);

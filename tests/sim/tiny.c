@@ -250,7 +250,7 @@ static void do_letter(struct tiny *t, char letter)
 		do_write(t, (t->nr_submitted * 3 + 1) % 8, 1, fua);
 		break;
 	case 'f':
-		expect(lc_flush(t->cache), "lc_flush");
+		expect(lc_flush(lc_cache_volume(t->cache, 0)), "lc_flush");
 		t->nr_durable = t->nr_submitted;
 		break;
 	case 'r':

@@ -327,7 +327,7 @@ static void *flusher_main(void *opaque)
 	struct worker *w = opaque;
 
 	while (!atomic_load(&w->round->stop)) {
-		must(lc_flush(w->round->cache), "flush");
+		must(lc_flush(lc_cache_volume(w->round->cache, 0)), "flush");
 		w->requests++;
 		nap(&w->random, 4000);
 	}
@@ -466,7 +466,7 @@ static void run_round(struct lc_store *ssd, struct lc_store *backing, u64 *state
 	work(&round, state);
 	verify(round.volume, "after a round");
 	if (below(state, 2))
-		must(lc_flush(round.cache), "flush");
+		must(lc_flush(lc_cache_volume(round.cache, 0)), "flush");
 	must(lc_cache_close(round.cache), "close");
 }
 

@@ -231,7 +231,7 @@ static void mem_queue_close(struct lc_queue *queue)
 }
 
 static int mem_queue_open(struct lc_store *s, unsigned depth, const struct lc_area *areas,
-			  unsigned nr_areas, struct lc_queue **out)
+			  unsigned nr_areas, struct lc_queue **out, struct lc_error *err)
 {
 	static const struct lc_queue_ops ops = {
 		.submit = mem_queue_submit,
@@ -245,6 +245,7 @@ static int mem_queue_open(struct lc_store *s, unsigned depth, const struct lc_ar
 	(void)depth; /* all I/O is done at once, */
 	(void)areas; /* and needs no registered memory */
 	(void)nr_areas;
+	(void)err;
 	assert_non_null(q);
 	q->queue.ops = &ops;
 	q->m = mem_of(s);

@@ -152,7 +152,7 @@ static void the_smallest_cache_works(void **state)
 		must_open(&disk);
 		for (u32 k = 0; k < 200; k++)
 			put(k * 37 % 256 * LC_BLOCK, LC_BLOCK, k * 37 % 256 + i);
-		assert_int_equal(lc_flush(cache), 0);
+		assert_int_equal(lc_flush(lc_cache_volume(cache, 0)), 0);
 		for (u32 k = 0; k < 200; k++)
 			assert_reads(k * 37 % 256 * LC_BLOCK, LC_BLOCK, k * 37 % 256 + i);
 		must_close();
@@ -406,7 +406,7 @@ static void writeback_that_is_off_does_not_run_while_there_are_segments(void **s
 	must_open(&disk);
 	for (u32 i = 0; i < 200; i++)
 		put(i * LC_BLOCK, LC_BLOCK, i);
-	assert_int_equal(lc_flush(cache), 0);
+	assert_int_equal(lc_flush(lc_cache_volume(cache, 0)), 0);
 	assert_int_equal(stats().dirty_blocks, 200);
 	assert_int_equal(stats().sweeps, 0);
 	must_close();
@@ -418,9 +418,9 @@ static void a_flush_with_nothing_to_do_costs_no_io(void **state)
 	settings.flush_interval_ms = 0;
 	must_open(&disk);
 	put(0, LC_BLOCK, 1);
-	assert_int_equal(lc_flush(cache), 0);
+	assert_int_equal(lc_flush(lc_cache_volume(cache, 0)), 0);
 	mem_forget(&ssd);
-	assert_int_equal(lc_flush(cache), 0);
+	assert_int_equal(lc_flush(lc_cache_volume(cache, 0)), 0);
 	assert_int_equal(ssd.writes + ssd.flushes + ssd.reads, 0);
 	assert_true(stats().durable_seq == stats().seq);
 	must_close();
@@ -434,11 +434,11 @@ static void what_was_flushed_survives_a_dead_ssd(void **state)
 	memset(block, 0x44, sizeof block);
 	must_open(&disk);
 	put(0, LC_BLOCK, 0x33);
-	assert_int_equal(lc_flush(cache), 0);
+	assert_int_equal(lc_flush(lc_cache_volume(cache, 0)), 0);
 	assert_int_equal(lc_write(lc_cache_volume(cache, 0), block, LC_BLOCK, LC_BLOCK, LC_FUA), 0);
 	ssd.dead = true;
 	put(2 * LC_BLOCK, LC_BLOCK, 0x55);
-	assert_int_equal(lc_flush(cache), -EIO);
+	assert_int_equal(lc_flush(lc_cache_volume(cache, 0)), -EIO);
 	assert_true(close_cache() < 0);
 	mem_revive(&ssd);
 	must_open(&disk);
@@ -470,7 +470,7 @@ static void random_io_agrees_with_an_array(u64 size_bytes, u32 rounds)
 			len = size_bytes - offset; /* often: up to the odd end */
 		switch (rnd_below(&seed, 16)) {
 		case 0:
-			assert_int_equal(lc_flush(cache), 0);
+			assert_int_equal(lc_flush(lc_cache_volume(cache, 0)), 0);
 			break;
 		case 1:
 			if (rnd_below(&seed, 4))

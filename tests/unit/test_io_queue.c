@@ -21,7 +21,7 @@ static struct lc_queue *open_queue(struct lc_store *s, unsigned depth, void *are
 	struct lc_area areas = {area, n};
 	struct lc_queue *q = NULL;
 
-	assert_int_equal(lc_queue_open(s, depth, &areas, area ? 1 : 0, &q), 0);
+	assert_int_equal(lc_queue_open(s, depth, &areas, area ? 1 : 0, &q, NULL), 0);
 	return q;
 }
 
@@ -107,7 +107,7 @@ static void areas(void **state)
 	struct lc_queue *q;
 
 	(void)state;
-	assert_int_equal(lc_queue_open(s, 4, a, 2, &q), 0);
+	assert_int_equal(lc_queue_open(s, 4, a, 2, &q, NULL), 0);
 	fill(buf, 1 << 20, 0, 2);
 	one(q, LC_IO_WRITE, buf, 1 << 20, 0);
 	memset(buf, 0, 1 << 20);
@@ -331,7 +331,7 @@ static int work_without_memlock(void *arg)
 		struct lc_io io = {.op = LC_IO_WRITE, .buf = area.base, .len_bytes = 1 << 20};
 		struct lc_io *got;
 
-		if (lc_queue_open(s, 8, &area, 1, &q))
+		if (lc_queue_open(s, 8, &area, 1, &q, NULL))
 			return 2;
 		lc_queue_submit(q, &io);
 		got = lc_queue_wait(q, LC_FOREVER);
@@ -372,7 +372,7 @@ static int open_without_uring(void *arg)
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 ||
 	    prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &prog) < 0)
 		return 77;
-	if (lc_queue_open(arg, 8, NULL, 0, &q) != -EPERM)
+	if (lc_queue_open(arg, 8, NULL, 0, &q, NULL) != -EPERM)
 		return 1;
 	return strstr(log_text, "io_uring is not available") ? 0 : 2;
 }

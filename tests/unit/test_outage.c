@@ -91,7 +91,7 @@ static void an_outage_is_absorbed_while_there_is_room(void **state)
 	make(64 * MIB, 64 * MIB, 32768);
 	assert_int_equal(put(0, LC_BLOCK), 0);
 	assert_int_equal(put(9, sizeof buf), 0);
-	assert_int_equal(lc_flush(cache), 0);
+	assert_int_equal(lc_flush(lc_cache_volume(cache, 0)), 0);
 	disk.write_error = -EIO;
 	sleep_ms(400);
 	assert_true(stats().backing_errors > 0);
@@ -107,7 +107,7 @@ static void a_failure_is_forgotten_when_the_store_works_again(void **state)
 	settings.dirty_low_percent = 90;
 	make(64 * MIB, 64 * MIB, 32768);
 	assert_int_equal(put(9, sizeof buf), 0);
-	assert_int_equal(lc_flush(cache), 0);
+	assert_int_equal(lc_flush(lc_cache_volume(cache, 0)), 0);
 	disk.write_error = -EIO;
 	sleep_ms(300);
 	assert_true(stats().backing_errors > 0);
@@ -144,7 +144,7 @@ static void a_passing_read_error_loses_nothing(void **state)
 	make(8 * MIB, 64 * MIB, 32768);
 	for (u64 i = 0; i < 256; i++)
 		assert_int_equal(put(i * 2, LC_BLOCK), 0);
-	assert_int_equal(lc_flush(cache), 0);
+	assert_int_equal(lc_flush(lc_cache_volume(cache, 0)), 0);
 	ssd.read_error = -ENOMEM;
 	assert_int_equal(lc_cache_drain(cache), -ENOMEM);
 	ssd.read_error = 0;
@@ -167,7 +167,7 @@ static void lost_blocks_stay_lost_when_the_disk_was_changed(void **state)
 	make(8 * MIB, 64 * MIB, 32768);
 	for (u64 i = 0; i < 64; i++)
 		assert_int_equal(put(i * 2 + 1, LC_BLOCK), 0);
-	assert_int_equal(lc_flush(cache), 0);
+	assert_int_equal(lc_flush(lc_cache_volume(cache, 0)), 0);
 	ssd.read_error = -EIO;
 	(void)lc_cache_drain(cache); /* what is still in buffers gets through */
 	ssd.read_error = 0;
@@ -199,7 +199,7 @@ static void an_unreadable_block_in_the_head_segment_costs_that_block(void **stat
 	make(8 * MIB, 64 * MIB, 1 << 20);
 	for (u64 i = 0; i < 16; i++)
 		assert_int_equal(put(i * 2, LC_BLOCK), 0);
-	assert_int_equal(lc_flush(cache), 0);
+	assert_int_equal(lc_flush(lc_cache_volume(cache, 0)), 0);
 	for (u32 i = 0; i < 2; i++) {
 		assert_int_equal(lc_cache_close(cache), 0);
 		mem_revive(&ssd);
