@@ -74,11 +74,35 @@ void lc_bad_clear(struct lc_bad *b, u8 volume, u64 block, u8 mask)
 		b->nr--;
 }
 
+void lc_bad_clear_range(struct lc_bad *b, u8 volume, u64 block, u64 nr, u64 seq)
+{
+	u64 first = lc_place(volume, block);
+
+	for (u32 i = 0; b->nr && i < b->used; i++) {
+		struct lc_bad_entry *e = &b->entries[i];
+		u64 place = lc_key_place(e->key);
+
+		if (!e->key || place < first || place >= first + nr || e->seq > seq)
+			continue;
+		touch(b, e);
+		e->key = 0;
+		b->nr--;
+	}
+}
+
 u8 lc_bad_mask(const struct lc_bad *b, u8 volume, u64 block)
 {
 	const struct lc_bad_entry *e = find(b, volume, block);
 
 	return e ? lc_key_mask(e->key) : 0;
+}
+
+bool lc_bad_any(const struct lc_bad *b, u8 volume)
+{
+	for (u32 i = 0; b->nr && i < b->used; i++)
+		if (b->entries[i].key && lc_key_volume(b->entries[i].key) == volume)
+			return true;
+	return false;
 }
 
 bool lc_bad_voids(const struct lc_bad *b, u8 volume, u64 block, u64 seq)

@@ -36,8 +36,12 @@ void lc_bad_destroy(struct lc_bad *b);
 int lc_bad_add(struct lc_bad *b, u8 volume, u64 block, u8 mask, u64 seq);
 /* The sectors in MASK were overwritten. */
 void lc_bad_clear(struct lc_bad *b, u8 volume, u64 block, u8 mask);
+/* All sectors of blocks [block, block + nr) that were lost at or before record SEQ were overwritten. */
+void lc_bad_clear_range(struct lc_bad *b, u8 volume, u64 block, u64 nr, u64 seq);
 /* Which sectors are lost. */
 u8 lc_bad_mask(const struct lc_bad *b, u8 volume, u64 block);
+/* Is anything of a volume lost? */
+bool lc_bad_any(const struct lc_bad *b, u8 volume);
 /* Is a copy of the block in record SEQ among what was lost? */
 bool lc_bad_voids(const struct lc_bad *b, u8 volume, u64 block, u64 seq);
 

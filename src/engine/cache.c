@@ -95,10 +95,13 @@ void lc_settings_init(struct lc_settings *s)
 		.nr_buffers = 64,
 		.writeback = true,
 		.dirty_low_percent = 10,
+		.writeback_threshold_percent = 70,
+		.dirty_high_percent = 80,
 		.idle_ms = 1000,
 		.flush_interval_ms = 1000,
 		.retry_ms = 1000,
 		.stall_timeout_ms = 30000,
+		.client_timeout_ms = 30000,
 	};
 }
 
@@ -110,9 +113,13 @@ static int check_arguments(const struct lc_volume_spec *specs, unsigned nr,
 			       LC_VOLUMES_MAX);
 	if (s->nr_buffers < 2 || s->nr_buffers > 1024)
 		return lc_fail(err, -EINVAL, "%u segment buffers: it takes 2 to 1024", s->nr_buffers);
-	if (s->dirty_low_percent > 100)
-		return lc_fail(err, -EINVAL, "dirty-low: %u is more than 100 per cent",
-			       s->dirty_low_percent);
+	if (s->dirty_low_percent > 100 || s->dirty_high_percent > 100)
+		return lc_fail(err, -EINVAL,
+			       "dirty-low %u, dirty-high %u: neither may be more than 100 per cent",
+			       s->dirty_low_percent, s->dirty_high_percent);
+	if (s->writeback_threshold_percent > 100)
+		return lc_fail(err, -EINVAL, "writeback-threshold: %u is more than 100 per cent",
+			       s->writeback_threshold_percent);
 	for (unsigned i = 0; i < nr; i++) {
 		if (strlen(specs[i].name) >= LC_NAME_BYTES)
 			return lc_fail(err, -EINVAL, "volume name \"%s\": longer than %u bytes",
@@ -141,14 +148,10 @@ static const char *shown(const char *name)
 	return *name ? name : "(default)";
 }
 
+/* What the backing store of a volume does not have yet. */
 static u64 dirty_blocks_of(const struct lc_ring *ring, u8 id)
 {
-	u64 nr = 0;
-
-	for (u32 i = 0; i < ring->index.nr_slots; i++)
-		nr += ring->index.slots[i].key & LC_SLOT_DIRTY &&
-		      lc_key_volume(ring->index.slots[i].key) == id;
-	return nr;
+	return ring->dirty_of[id] + (LC_MUTANT(zeros_are_not_dirty) ? 0 : ring->zeros.blocks_of[id]);
 }
 
 /* Forget what the cache holds of a volume; nothing of it is dirty. */
@@ -156,7 +159,7 @@ static void drop_volume(struct lc_cache *c, struct lc_volume_entry *e)
 {
 	struct lc_ring *ring = &c->core.ring;
 
-	for (u32 i = 0; i < ring->index.nr_slots; i++) {
+	for (u32 i = 0; i < ring->index.nr_slots && ring->live_of[e->id]; i++) {
 		u64 key = ring->index.slots[i].key;
 
 		if (key & LC_SLOT_LIVE && lc_key_volume(key) == e->id)
@@ -177,11 +180,32 @@ static u64 explained(const struct lc_core *core, const struct lc_volume_entry *e
 
 		if (slot && lc_index_slot(&ring->index, slot)->key & LC_SLOT_DIRTY)
 			which |= 1ull << i;
+		if (lc_zeros_cover(&ring->zeros, lc_place(e->id, block)))
+			which |= 1ull << i;
 		/* A sweep that failed may have written it before it was lost. */
 		if (lc_bad_mask(&core->meta.bad, e->id, block))
 			which |= 1ull << i;
 	}
 	return which;
+}
+
+/* Another volume whose fingerprint these samples are, or NULL. */
+static const struct lc_volume_entry *owner_of(const struct lc_cache *c,
+					      const struct lc_volume_entry *e,
+					      const u32 samples[LC_NR_SAMPLES], u64 compare)
+{
+	for (u32 id = 1; id <= LC_VOLUMES_MAX; id++) {
+		const struct lc_volume_entry *other = &c->core.meta.volumes[id];
+		u64 differ = 0;
+
+		if (!other->id || other == e || other->size_bytes != e->size_bytes)
+			continue;
+		for (unsigned i = 0; i < LC_NR_SAMPLES; i++)
+			differ |= (u64)(samples[i] != other->samples[i]) << i;
+		if (!(differ & compare & ~explained(&c->core, other)))
+			return other;
+	}
+	return NULL;
 }
 
 /* Is this the backing store that the table entry is about? */
@@ -192,6 +216,7 @@ static int check_backing(struct lc_cache *c, struct lc_volume_entry *e, struct l
 	u64 compare = ~explained(&c->core, e);
 	u32 samples[LC_NR_SAMPLES];
 	void *scratch;
+	const struct lc_volume_entry *owner;
 	bool same = true;
 	int ret;
 
@@ -215,6 +240,14 @@ static int check_backing(struct lc_cache *c, struct lc_volume_entry *e, struct l
 			same = false;
 	if (same)
 		return 0;
+	owner = owner_of(c, e, samples, compare);
+	if (dirty && owner)
+		return lc_fail(err, -EBUSY,
+			       "%s: is not the backing store of volume %s, for which the cache %s holds %llu "
+			       "blocks that were not written back yet, but looks like that of volume %s: "
+			       "are they swapped? nothing was changed",
+			       backing->name, shown(e->name), c->core.ssd->name,
+			       (unsigned long long)dirty, shown(owner->name));
 	if (dirty)
 		return lc_fail(err, -EBUSY,
 			       "%s: is not the backing store that the cache %s belongs to, or somebody wrote "
@@ -252,6 +285,14 @@ static int check_growth(struct lc_cache *c, struct lc_volume_entry *e,
 	return 0;
 }
 
+static bool specified(const struct lc_volume_spec *specs, unsigned nr, const char *name)
+{
+	for (unsigned i = 0; i < nr; i++)
+		if (!strcmp(specs[i].name, name))
+			return true;
+	return false;
+}
+
 static struct lc_volume_entry *find_entry(struct lc_cache *c, const char *name)
 {
 	for (u32 id = 1; id <= LC_VOLUMES_MAX; id++)
@@ -260,25 +301,49 @@ static struct lc_volume_entry *find_entry(struct lc_cache *c, const char *name)
 	return NULL;
 }
 
-static struct lc_volume_entry *new_entry(struct lc_cache *c, const struct lc_volume_spec *spec)
+/* Does the cache hold anything of a volume that must not be forgotten? */
+static bool disposable(const struct lc_cache *c, u8 id)
 {
-	for (u32 id = 1; id <= LC_VOLUMES_MAX; id++) {
-		struct lc_volume_entry *e = &c->core.meta.volumes[id];
-
-		if (e->id)
-			continue;
-		*e = (struct lc_volume_entry){.id = id, .from_seq = c->recovery.cut_seq + 1};
-		memcpy(e->name, spec->name, strlen(spec->name));
-		lc_random(e->uuid, sizeof e->uuid);
-		return e;
-	}
-	return NULL;
+	return !dirty_blocks_of(&c->core.ring, id) && !lc_bad_any(&c->core.meta.bad, id);
 }
 
-/* A table entry for the volume, and a fingerprint of its present size. */
-static int bind_volume(struct lc_cache *c, struct lc_volume *v, const struct lc_volume_spec *spec,
+/*
+ * A table entry for a new volume: an unused one, or that of a volume which is not served (SPECS has NR volumes)
+ * and not needed. What the log still has under its id is void from now on.
+ */
+static struct lc_volume_entry *new_entry(struct lc_cache *c, const struct lc_volume_spec *specs,
+					 const char *name)
+{
+	struct lc_volume_entry *e = NULL;
+
+	for (u32 id = 1; id <= LC_VOLUMES_MAX && !e; id++)
+		if (!c->core.meta.volumes[id].id)
+			e = &c->core.meta.volumes[id];
+	for (u32 id = 1; id <= LC_VOLUMES_MAX && !e; id++)
+		if (!specified(specs, c->nr_volumes, c->core.meta.volumes[id].name) &&
+		    disposable(c, id))
+			e = &c->core.meta.volumes[id];
+	if (!e)
+		return NULL;
+	if (e->id) {
+		lc_log(LC_LOG_WARNING, "%s: volume %s is forgotten, to make room for %s",
+		       c->core.ssd->name, shown(e->name), shown(name));
+		drop_volume(c, e);
+	}
+	*e = (struct lc_volume_entry){
+		.id = e - c->core.meta.volumes,
+		.from_seq = c->recovery.cut_seq + 1,
+	};
+	memcpy(e->name, name, strlen(name));
+	lc_random(e->uuid, sizeof e->uuid);
+	return e;
+}
+
+/* The I-th volume: a table entry, and a fingerprint of its present size. */
+static int bind_volume(struct lc_cache *c, const struct lc_volume_spec *specs, unsigned i,
 		       struct lc_error *err)
 {
+	const struct lc_volume_spec *spec = &specs[i];
 	struct lc_store *backing = spec->backing;
 	struct lc_volume_entry *e = find_entry(c, spec->name);
 	int ret = 0;
@@ -286,10 +351,12 @@ static int bind_volume(struct lc_cache *c, struct lc_volume *v, const struct lc_
 	if (e)
 		ret = check_backing(c, e, backing, err);
 	else
-		e = new_entry(c, spec);
+		e = new_entry(c, specs, spec->name);
 	if (!e)
 		return lc_fail(err, -ENOSPC,
-			       "%s: the cache knows %u volumes already, there is no room for %s",
+			       "%s: the cache knows %u volumes already, and holds data for all of them that "
+			       "was not written back yet: there is no room for %s; serve them once with "
+			       "on-exit=drain",
 			       c->core.ssd->name, LC_VOLUMES_MAX, shown(spec->name));
 	if (ret)
 		return ret;
@@ -311,33 +378,35 @@ static int bind_volume(struct lc_cache *c, struct lc_volume *v, const struct lc_
 				       strerror(-ret));
 		c->changed[lc_volume_page(e->id)] = true;
 	}
-	*v = (struct lc_volume){
-		.core = &c->core,
-		.log = &c->log,
-		.backing = backing,
-		.size_bytes = backing->size_bytes,
-		.nr_blocks = lc_blocks_of(backing->size_bytes),
-		.id = e->id,
-	};
-	c->by_id[e->id] = v;
+	c->volumes[i].log = &c->log;
+	c->volumes[i].id = e->id;
+	c->by_id[e->id] = &c->volumes[i];
 	return 0;
 }
 
-/* I12: a cache never starts without a backing store that it holds dirty data for. */
+/*
+ * I12: a cache never starts without a backing store that it holds dirty data for. A volume that is left out
+ * without any loses its clean blocks: nobody knows what happens to its backing store meanwhile.
+ */
 static int check_absent(struct lc_cache *c, struct lc_error *err)
 {
 	for (u32 id = 1; id <= LC_VOLUMES_MAX; id++) {
-		const struct lc_volume_entry *e = &c->core.meta.volumes[id];
-		u64 dirty;
+		struct lc_volume_entry *e = &c->core.meta.volumes[id];
+		u64 dirty = dirty_blocks_of(&c->core.ring, id);
 
 		if (!e->id || c->by_id[id])
 			continue;
-		dirty = dirty_blocks_of(&c->core.ring, id);
 		if (dirty)
 			return lc_fail(err, -EBUSY,
 				       "%s: the cache holds %llu blocks for volume %s that were not "
-				       "written back yet: serve that volume, too",
-				       c->core.ssd->name, (unsigned long long)dirty, shown(e->name));
+				       "written back yet: serve that volume, too, with its backing store of "
+				       "%llu bytes; nothing was changed",
+				       c->core.ssd->name, (unsigned long long)dirty, shown(e->name),
+				       (unsigned long long)e->size_bytes);
+		if (e->from_seq > c->recovery.cut_seq || LC_MUTANT(absent_stays_cached))
+			continue;
+		drop_volume(c, e);
+		c->changed[lc_volume_page(e->id)] = true;
 	}
 	return 0;
 }
@@ -364,7 +433,7 @@ static int decide(struct lc_cache *c, const struct lc_volume_spec *specs, struct
 				      (unsigned long long)core->meta.volumes[id].from_seq,
 				      (unsigned long long)c->recovery.cut_seq);
 	for (unsigned i = 0; i < c->nr_volumes && !ret; i++)
-		ret = bind_volume(c, &c->volumes[i], &specs[i], err);
+		ret = bind_volume(c, specs, i, err);
 	return ret ? ret : check_absent(c, err);
 }
 
@@ -411,6 +480,8 @@ static void destroy(struct lc_cache *c)
 		lc_ring_destroy(&c->core.ring);
 	if (c->core.meta.ssd)
 		lc_meta_destroy(&c->core.meta);
+	for (unsigned i = 0; c->volumes && i < c->nr_volumes; i++)
+		lc_ranges_destroy(&c->volumes[i].ranges);
 	lc_mutex_destroy(&c->core.lock);
 	lc_free(c->volumes, c->nr_volumes * sizeof *c->volumes);
 	lc_free(c, sizeof *c);
@@ -423,6 +494,27 @@ static int no_memory(const struct lc_cache *c, struct lc_error *err)
 		       c->core.ring.segment_blocks * LC_BLOCK);
 }
 
+/* Everything that needs an SSD. */
+static int open_ssd(struct lc_cache *c, const struct lc_volume_spec *specs, struct lc_error *err)
+{
+	struct lc_store *ssd = c->core.ssd;
+	/* What we are about to read is to be durable: a killed server may have left it in a cache. */
+	int ret = LC_MUTANT(open_without_flush) ? 0 : lc_store_flush(ssd);
+
+	if (ret)
+		return lc_fail(err, ret, "%s: flush fails: %s", ssd->name, strerror(-ret));
+	ret = decide(c, specs, err);
+	if (!ret && lc_log_init(&c->log, &c->core, c->recovery.cut_seq + 1))
+		ret = no_memory(c, err);
+	if (!ret && lc_writeback_init(&c->writeback, &c->core, &c->log, c->by_id))
+		ret = no_memory(c, err);
+	if (!ret)
+		ret = begin_epoch(c, err);
+	c->log.epoch = c->core.meta.sb.epoch;
+	c->log.first = c->core.meta.sb.first;
+	return ret;
+}
+
 int lc_cache_open(struct lc_store *ssd, const struct lc_volume_spec *specs, unsigned nr_specs,
 		  const struct lc_settings *settings, struct lc_cache **out, struct lc_error *err)
 {
@@ -433,37 +525,30 @@ int lc_cache_open(struct lc_store *ssd, const struct lc_volume_spec *specs, unsi
 		return ret;
 	c = lc_alloc(sizeof *c);
 	if (!c)
-		return lc_fail(err, -ENOMEM, "%s: no memory", ssd->name);
+		return lc_fail(err, -ENOMEM, "no memory for %u volumes", nr_specs);
 	c->core.ssd = ssd;
 	c->core.settings = *settings;
 	c->nr_volumes = nr_specs;
 	lc_mutex_init(&c->core.lock);
 	c->volumes = lc_alloc(nr_specs * sizeof *c->volumes);
 	if (!c->volumes) {
-		ret = lc_fail(err, -ENOMEM, "%s: no memory", ssd->name);
-		goto fail;
+		destroy(c);
+		return lc_fail(err, -ENOMEM, "no memory for %u volumes", nr_specs);
 	}
-	/* What we are about to read is to be durable: a killed server may have left it in a cache. */
-	ret = LC_MUTANT(open_without_flush) ? 0 : lc_store_flush(ssd);
-	if (ret) {
-		lc_fail(err, ret, "%s: flush fails: %s", ssd->name, strerror(-ret));
-		goto fail;
+	for (unsigned i = 0; i < nr_specs; i++) {
+		struct lc_volume *v = &c->volumes[i];
+
+		v->core = &c->core;
+		v->backing = specs[i].backing;
+		v->size_bytes = v->backing->size_bytes;
+		v->nr_blocks = lc_blocks_of(v->size_bytes);
+		lc_ranges_init(&v->ranges, &c->core.lock);
 	}
-	ret = decide(c, specs, err);
-	if (!ret && lc_log_init(&c->log, &c->core, c->recovery.cut_seq + 1))
-		ret = no_memory(c, err);
-	if (!ret && lc_writeback_init(&c->writeback, &c->core, &c->log, c->by_id))
-		ret = no_memory(c, err);
-	if (!ret)
-		ret = begin_epoch(c, err);
+	ret = ssd ? open_ssd(c, specs, err) : 0;
 	if (ret)
-		goto fail;
-	c->log.epoch = c->core.meta.sb.epoch;
-	c->log.first = c->core.meta.sb.first;
-	*out = c;
-	return 0;
-fail:
-	destroy(c);
+		destroy(c);
+	else
+		*out = c;
 	return ret;
 }
 
@@ -471,8 +556,11 @@ fail:
 
 int lc_cache_start(struct lc_cache *c, struct lc_error *err)
 {
-	int ret = lc_log_start(&c->log, err);
+	int ret;
 
+	if (!c->core.ssd)
+		return 0;
+	ret = lc_log_start(&c->log, err);
 	if (ret)
 		return ret;
 	ret = lc_writeback_start(&c->writeback, err);
@@ -483,7 +571,21 @@ int lc_cache_start(struct lc_cache *c, struct lc_error *err)
 
 int lc_cache_drain(struct lc_cache *c)
 {
-	return lc_writeback_drain(&c->writeback);
+	return c->core.ssd ? lc_writeback_drain(&c->writeback) : 0;
+}
+
+/* Without an SSD: what was written to the backing stores is durable. */
+static int flush_all(struct lc_cache *c)
+{
+	int err = 0;
+
+	for (unsigned i = 0; i < c->nr_volumes; i++) {
+		int ret = lc_store_flush(c->volumes[i].backing);
+
+		if (ret)
+			err = ret;
+	}
+	return err;
 }
 
 int lc_cache_close(struct lc_cache *c)
@@ -491,12 +593,16 @@ int lc_cache_close(struct lc_cache *c)
 	struct lc_superblock *sb = &c->core.meta.sb;
 	int err;
 
-	lc_writeback_stop(&c->writeback);
-	err = lc_log_stop(&c->log);
-	if (!err) {
-		sb->clean = true;
-		sb->durable_seq = c->log.durable_seq;
-		err = write_page(c, LC_PAGE_SUPERBLOCK);
+	if (!c->core.ssd) {
+		err = flush_all(c);
+	} else {
+		lc_writeback_stop(&c->writeback);
+		err = lc_log_stop(&c->log);
+		if (!err) {
+			sb->clean = true;
+			sb->durable_seq = c->log.durable_seq;
+			err = write_page(c, LC_PAGE_SUPERBLOCK);
+		}
 	}
 	destroy(c);
 	return err;
@@ -508,22 +614,14 @@ struct lc_volume *lc_cache_volume(struct lc_cache *c, unsigned i)
 	return &c->volumes[i];
 }
 
+bool lc_cache_has_ssd(const struct lc_cache *c)
+{
+	return c->core.ssd;
+}
+
 u64 lc_volume_size_bytes(const struct lc_volume *v)
 {
 	return v->size_bytes;
-}
-
-int lc_flush(struct lc_volume *v)
-{
-	struct lc_core *c = v->core;
-	int err;
-
-	lc_mutex_lock(&c->lock);
-	c->client_ops++;
-	c->stats.flushes++;
-	err = lc_log_commit(v->log, lc_log_newest_seq(v->log));
-	lc_log_unlock(v->log);
-	return err;
 }
 
 /* --- insight --- */
@@ -535,6 +633,10 @@ void lc_cache_stats(struct lc_cache *c, struct lc_stats *out)
 
 	lc_mutex_lock(&core->lock);
 	*out = core->stats;
+	if (!core->ssd) {
+		lc_mutex_unlock(&core->lock);
+		return;
+	}
 	out->head_id = ring->head_id;
 	out->tail_id = ring->tail_id;
 	out->seq = lc_log_newest_seq(&c->log);
@@ -546,10 +648,11 @@ void lc_cache_stats(struct lc_cache *c, struct lc_stats *out)
 	out->recovered_records = c->recovery.dirty_records;
 	out->dirty_segments = ring->head_id - ring->tail_id;
 	out->dirty_blocks = ring->dirty_blocks;
+	out->pending_zero_blocks = ring->zeros.blocks;
 	out->cached_blocks = ring->index.nr_entries;
 	out->capacity_blocks = (u64)ring->nr * (ring->segment_blocks - 1);
 	out->memory_bytes = lc_index_bytes(&ring->index) + ring->nr * sizeof *ring->segments +
-			    lc_sweep_bytes(&c->writeback.sweep) +
+			    lc_zeros_bytes(&ring->zeros) + lc_sweep_bytes(&c->writeback.sweep) +
 			    (u64)core->settings.nr_buffers * ring->segment_blocks * LC_BLOCK;
 	lc_mutex_unlock(&core->lock);
 }
@@ -558,6 +661,7 @@ double lc_memory_per_block(u32 segment_bytes)
 {
 	double blocks = (double)segment_bytes / LC_BLOCK;
 
-	/* The slot table, the hash at its load of 0.8, the sweep's buffers, a share of the segment table. */
-	return sizeof(struct lc_slot) + 4 * 1.25 + 0.75 + sizeof(struct lc_segment) / blocks;
+	/* The slot table, the hash at its load of 0.8, sweeps, pending zeros, a share of the segment table. */
+	return sizeof(struct lc_slot) + 4 * 1.25 + 0.75 + 0.03125 +
+	       sizeof(struct lc_segment) / blocks;
 }

@@ -106,18 +106,26 @@ static void put_slot(void *block, size_t at, const struct lc_slot *s)
 	put32(block, at + 8, s->crc);
 }
 
-/* A key that a healthy engine could have written; only DATA exists in this version. */
+/* A key of data that a healthy engine could have written. */
 static bool key_ok(u64 key)
 {
 	return lc_key_type(key) == LC_ENTRY_DATA && !(key & LC_KEY_FLAGS) && lc_key_mask(key) &&
 	       lc_key_volume(key);
 }
 
+/* The same for an entry that zeroes a range. */
+static bool zero_ok(const struct lc_slot *s)
+{
+	return lc_key_zeroes(s->key) && !(s->key & LC_KEY_FLAGS) &&
+	       lc_key_mask(s->key) == LC_MASK_FULL && lc_key_volume(s->key) && s->crc > 0 &&
+	       s->crc <= LC_ZERO_BLOCKS_MAX && s->crc <= LC_BLOCK_NR_MAX - lc_key_block(s->key);
+}
+
 static bool get_slot(const void *block, size_t at, struct lc_slot *s)
 {
 	s->key = get64(block, at);
 	s->crc = get32(block, at + 8);
-	return key_ok(s->key);
+	return key_ok(s->key) || zero_ok(s);
 }
 
 /* --- metadata pages --- */

@@ -39,11 +39,16 @@ u32 lc_crc32c(const void *p, size_t n);
  */
 enum lc_entry_type {
 	LC_ENTRY_NONE = 0,
-	LC_ENTRY_DATA = 1, /* one data block follows in the record */
-	LC_ENTRY_ZERO = 2, /* an extent that reads as zeros; crc = its length in blocks; reserved */
+	LC_ENTRY_DATA = 1, /* the entry's block in the record holds its data */
+	/* A range that reads as zeros from here on. Its length in blocks stands instead of the crc. */
+	LC_ENTRY_ZERO = 2,
 	LC_ENTRY_CLEAN = 3, /* read cache; reserved */
 	LC_ENTRY_ERA = 4,   /* checkpoint of a volume's era; reserved */
+	LC_ENTRY_TRIM = 5,  /* like ZERO, and the backing store may give the space back */
 };
+
+/* The largest range of one ZERO or TRIM entry: 256 MiB. What is larger takes several. */
+#define LC_ZERO_BLOCKS_MAX 65536u
 
 #define LC_KEY_TYPE 0x0full
 #define LC_KEY_FLAGS 0xf0ull
@@ -74,16 +79,37 @@ static inline u8 lc_key_type(u64 key)
 	return key & LC_KEY_TYPE;
 }
 
+/* Does an entry with this key zero a range? */
+static inline bool lc_key_zeroes(u64 key)
+{
+	return lc_key_type(key) == LC_ENTRY_ZERO || lc_key_type(key) == LC_ENTRY_TRIM;
+}
+
 /* Volume and block alone: equal for all versions of one block. */
 static inline u64 lc_key_place(u64 key)
 {
 	return key >> 16;
 }
 
+static inline u64 lc_place(u8 volume, u64 block)
+{
+	return (u64)volume << 40 | block;
+}
+
+static inline u8 lc_place_volume(u64 place)
+{
+	return place >> 40;
+}
+
+static inline u64 lc_place_block(u64 place)
+{
+	return place & LC_BLOCK_NR_MAX;
+}
+
 /* What a slot holds: 12 bytes on disk, and 12 in RAM, where there is one for every block. */
 struct lc_slot {
 	u64 key;
-	u32 crc;
+	u32 crc; /* of the data; or how many blocks the entry zeroes */
 } __attribute__((packed, aligned(4)));
 
 _Static_assert(sizeof(struct lc_slot) == 12, "the slot table is most of the memory per block");

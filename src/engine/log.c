@@ -318,6 +318,23 @@ u32 lc_log_reserve(struct lc_log *l, u8 volume, u64 block, u8 mask, u32 nr, stru
 	return nr;
 }
 
+bool lc_log_reserve_zero(struct lc_log *l, u8 volume, u64 block, u32 nr, bool trim,
+			 struct lc_chunk *chunk)
+{
+	struct lc_ring *ring = &l->core->ring;
+	struct lc_slot *s;
+
+	assert(nr > 0 && nr <= LC_ZERO_BLOCKS_MAX);
+	if (ring->zeros.entries >= ring->zeros.max ||
+	    !lc_log_reserve(l, volume, block, LC_MASK_FULL, 1, chunk))
+		return false;
+	s = lc_index_slot(&ring->index, chunk->slot);
+	s->key = lc_key(volume, block, LC_MASK_FULL, trim ? LC_ENTRY_TRIM : LC_ENTRY_ZERO);
+	s->crc = nr;
+	lc_zeros_claim(ring, chunk->slot);
+	return true;
+}
+
 bool lc_log_reuse(struct lc_log *l, u32 slot, struct lc_chunk *chunk)
 {
 	struct lc_ring *ring = &l->core->ring;
@@ -362,17 +379,48 @@ void lc_log_published(struct lc_log *l, const struct lc_chunk *chunk)
 		lc_cond_broadcast(&l->published);
 }
 
-int lc_log_wait_space(struct lc_log *l)
+/*
+ * A request has waited. If that took longer than its client's patience, the client may have given up, sent it again
+ * elsewhere, and written something newer: then it must not run any more. [lock; released meanwhile]
+ */
+static int still_wanted(struct lc_log *l, u64 since_ns)
+{
+	const struct lc_settings *s = &l->core->settings;
+	bool gone;
+
+	if (!s->abandoned || lc_now_ns() < since_ns + s->client_timeout_ms * LC_NS_PER_MS)
+		return 0;
+	lc_log_unlock(l);
+	gone = s->abandoned();
+	lc_mutex_lock(&l->core->lock);
+	return gone ? -ESHUTDOWN : 0;
+}
+
+int lc_log_wait_space(struct lc_log *l, u64 *since_ns)
 {
 	struct lc_core *c = l->core;
-	u64 deadline_ns = LC_FOREVER, seen = l->space_events;
+	u64 seen = l->space_events, now_ns = lc_now_ns(), deadline_ns = LC_FOREVER;
 
+	if (!*since_ns)
+		*since_ns = now_ns;
+	/* The tail passes closed segments alone. */
+	if (c->ring.zeros.entries >= c->ring.zeros.max)
+		lc_log_close_segment(l);
 	if (l->failed)
 		return -EIO; /* I10 */
+	if (c->settings.abandoned) {
+		/* Look at that time, and each second after it. */
+		deadline_ns = *since_ns + c->settings.client_timeout_ms * LC_NS_PER_MS;
+		if (deadline_ns < now_ns + LC_NS_PER_S)
+			deadline_ns = now_ns + LC_NS_PER_S;
+	}
 	if (c->stalled_since_ns && lc_ring_starved(&c->ring)) {
-		deadline_ns = c->stalled_since_ns + c->settings.stall_timeout_ms * LC_NS_PER_MS;
-		if (lc_now_ns() >= deadline_ns)
+		u64 end_ns = c->stalled_since_ns + c->settings.stall_timeout_ms * LC_NS_PER_MS;
+
+		if (now_ns >= end_ns)
 			return c->stall_error;
+		if (end_ns < deadline_ns)
+			deadline_ns = end_ns;
 	}
 	l->space_waiters++;
 	lc_cond_broadcast(&l->progress);
@@ -383,7 +431,7 @@ int lc_log_wait_space(struct lc_log *l)
 		if (lc_cond_wait(&l->space, &c->lock, deadline_ns))
 			break;
 	l->space_waiters--;
-	return 0;
+	return still_wanted(l, *since_ns);
 }
 
 void lc_log_space(struct lc_log *l)
@@ -391,6 +439,23 @@ void lc_log_space(struct lc_log *l)
 	l->space_events++;
 	if (l->space_waiters)
 		lc_cond_broadcast(&l->space);
+}
+
+int lc_log_wait_zeroed(struct lc_log *l, u64 deadline_ns)
+{
+	int ret;
+
+	lc_log_close_segment(l); /* write-back looks at closed segments alone */
+	l->space_waiters++;
+	l->zero_waiters++;
+	lc_cond_broadcast(&l->progress);
+	lc_log_wake(l);
+	lc_log_unlock(l);
+	lc_mutex_lock(&l->core->lock);
+	ret = lc_cond_wait(&l->space, &l->core->lock, deadline_ns);
+	l->zero_waiters--;
+	l->space_waiters--;
+	return ret;
 }
 
 void lc_log_wait_published(struct lc_log *l)
@@ -458,6 +523,7 @@ static int wait_commit(struct lc_log *l, struct lc_commit *commit)
 
 int lc_log_commit(struct lc_log *l, u64 seq)
 {
+	const struct lc_settings *s = &l->core->settings;
 	struct lc_commit commit = {.seq = seq};
 
 	assert(seq < l->next_seq);
@@ -467,7 +533,9 @@ int lc_log_commit(struct lc_log *l, u64 seq)
 		return -EIO;
 	if (LC_MUTANT(flush_without_open) && l->open && lc_log_newest_seq(l) <= seq)
 		return 0;
-	if (l->open && lc_log_newest_seq(l) <= seq)
+	if (s->flush_deadline_ms) /* the log thread seals when it is due: others may join */
+		commit.due_ns = lc_now_ns() + s->flush_deadline_ms * LC_NS_PER_MS;
+	else if (l->open && lc_log_newest_seq(l) <= seq)
 		lc_log_seal(l);
 	return wait_commit(l, &commit);
 }

@@ -71,8 +71,9 @@ struct lc_buffer {
 
 /* A request for durability, on the stack of who waits. */
 struct lc_commit {
-	u64 seq;   /* durable up to here, please; 0: just a flush of the device */
-	u64 flush; /* number of the first flush that counts */
+	u64 seq;    /* durable up to here, please; 0: just a flush of the device */
+	u64 due_ns; /* until then it may wait for company */
+	u64 flush;  /* number of the first flush that counts */
 	int result;
 	bool done;
 	struct lc_commit *next;
@@ -107,6 +108,7 @@ struct lc_log {
 	struct lc_cond progress; /* for write-back: durable_id moved, or somebody waits for space */
 	u32 published_waiters;
 	u32 space_waiters;
+	u32 zero_waiters; /* of them for write-back to zero something */
 	u64 space_events; /* how often lc_log_space was called */
 	struct lc_commit *commits;
 
@@ -165,6 +167,13 @@ int lc_log_stop(struct lc_log *l);
 u32 lc_log_reserve(struct lc_log *l, u8 volume, u64 block, u8 mask, u32 nr, struct lc_chunk *chunk);
 
 /*
+ * Reserve a slot for an entry that zeroes NR blocks (at most LC_ZERO_BLOCKS_MAX) from BLOCK on. False: there is no
+ * space, or no room for more such entries: lc_log_wait_space.
+ */
+bool lc_log_reserve_zero(struct lc_log *l, u8 volume, u64 block, u32 nr, bool trim,
+			 struct lc_chunk *chunk);
+
+/*
  * Overwrite SLOT in place, if it lies in the open record and nobody copies to or from it. The
  * chunk is then like a reservation of one slot.
  */
@@ -177,12 +186,15 @@ u8 *lc_log_data(const struct lc_log *l, u32 slot);
 void lc_log_published(struct lc_log *l, const struct lc_chunk *chunk);
 
 /*
- * Wait (the mutex is released) until something changed that lc_log_reserve could use. -EIO while the log has
- * failed, and what
- * stopped write-back if that is what it waits for, and has failed for longer than
- * stall_timeout_ms.
+ * Wait (the mutex is released) until something changed that lc_log_reserve could use. *SINCE_NS is the request's,
+ * and 0 at first. -EIO while the log has failed; what stopped write-back, if that is what the request waits
+ * for, and it has failed for longer than stall_timeout_ms; -ESHUTDOWN if the request has waited for longer
+ * than client_timeout_ms and its client is gone.
  */
-int lc_log_wait_space(struct lc_log *l);
+int lc_log_wait_space(struct lc_log *l, u64 *since_ns);
+
+/* Wait (the mutex is released) until write-back has zeroed something, or DEADLINE_NS: then -ETIMEDOUT. */
+int lc_log_wait_zeroed(struct lc_log *l, u64 deadline_ns);
 
 /* Wait (the mutex is released) until some copy has ended. */
 void lc_log_wait_published(struct lc_log *l);

@@ -156,7 +156,8 @@ static void send_record(struct lc_log *l, struct lc_record *r)
 
 	memcpy(info.uuid, c->meta.uuid, LC_UUID_BYTES);
 	for (u32 i = r->start + 1; i < r->end; i++)
-		l->entries[i].crc = lc_crc32c(b->data + (size_t)i * LC_BLOCK, LC_BLOCK);
+		if (lc_key_type(l->entries[i].key) == LC_ENTRY_DATA)
+			l->entries[i].crc = lc_crc32c(b->data + (size_t)i * LC_BLOCK, LC_BLOCK);
 	lc_record_encode(b->data + (size_t)r->start * LC_BLOCK, &info, &l->entries[r->start + 1]);
 
 	lc_mutex_lock(&c->lock);
@@ -219,7 +220,7 @@ static bool flush_wanted(struct lc_log *l)
 	u64 undurable = c->ring.head_id - l->durable_id;
 
 	for (struct lc_commit *w = l->commits; w; w = w->next)
-		if (w->seq <= l->written_seq &&
+		if (w->seq <= l->written_seq && w->due_ns <= l->now_ns &&
 		    (w->seq > l->durable_seq || w->flush > l->flushes_started))
 			return true;
 	if (l->failed)
@@ -229,6 +230,15 @@ static bool flush_wanted(struct lc_log *l)
 	/* I10: a client that never flushes must not wedge the log. */
 	return l->space_waiters || undurable * 2 >= c->settings.nr_buffers ||
 	       (l->next_seq - l->durable_seq) * 2 >= LC_RECORDS_MAX || overdue(l);
+}
+
+/* A commit that was left to wait for company, and is due now, wants the open record sealed. */
+static bool seal_wanted(const struct lc_log *l)
+{
+	for (const struct lc_commit *w = l->commits; w; w = w->next)
+		if (w->seq >= lc_log_newest_seq(l) && w->due_ns <= l->now_ns)
+			return true;
+	return false;
 }
 
 static bool start_flush(struct lc_log *l)
@@ -325,13 +335,11 @@ static bool reclaim(struct lc_log *l)
 
 /* --- the thread --- */
 
-/* When to look again if nothing happens. */
-static u64 next_deadline_ns(struct lc_log *l)
+/* When the log gets old enough to be flushed by itself. */
+static u64 interval_deadline_ns(struct lc_log *l)
 {
 	u64 interval_ns = l->core->settings.flush_interval_ms * LC_NS_PER_MS;
 
-	if (l->broken)
-		return l->in_flight || l->flushing ? LC_FOREVER : l->retry_ns;
 	if (!interval_ns)
 		return LC_FOREVER;
 	if (l->durable_seq + 1 < l->next_seq) {
@@ -341,6 +349,20 @@ static u64 next_deadline_ns(struct lc_log *l)
 	}
 	/* Linger a little: then the next record needs no kick to be seen. */
 	return l->now_ns < l->sent_ns + interval_ns ? l->sent_ns + interval_ns : LC_FOREVER;
+}
+
+/* When to look again if nothing happens. */
+static u64 next_deadline_ns(struct lc_log *l)
+{
+	u64 at_ns;
+
+	if (l->broken)
+		return l->in_flight || l->flushing ? LC_FOREVER : l->retry_ns;
+	at_ns = interval_deadline_ns(l);
+	for (const struct lc_commit *w = l->commits; w; w = w->next)
+		if (w->due_ns > l->now_ns && w->due_ns < at_ns)
+			at_ns = w->due_ns;
+	return at_ns;
 }
 
 static void open_queue(struct lc_log *l)
@@ -378,7 +400,8 @@ void lc_log_main(void *log)
 		l->now_ns = lc_now_ns();
 		if (l->broken && !l->in_flight && !l->flushing && l->now_ns >= l->retry_ns)
 			reissue(l);
-		if (l->open && overdue(l) && lc_log_newest_seq(l) == l->durable_seq + 1)
+		if (l->open &&
+		    ((overdue(l) && lc_log_newest_seq(l) == l->durable_seq + 1) || seal_wanted(l)))
 			lc_log_seal(l);
 		busy |= send_records(l);
 		busy |= start_flush(l);

@@ -16,8 +16,9 @@
 struct piece {
 	u32 slot; /* 0: not in the cache */
 	u32 crc;
-	u8 needed; /* sectors that the client wants */
-	u8 cached; /* sectors that the slot has */
+	u8 needed;  /* sectors that the client wants */
+	u8 cached;  /* sectors that the slot has */
+	bool zeros; /* the other ones read as zeros: the backing store does not know it yet */
 	bool failed;
 	enum lc_pin pin;
 	const u8 *data; /* of a slot in a buffer */
@@ -31,6 +32,7 @@ struct chunk {
 	u64 block; /* the first one */
 	u32 nr;
 	bool begins;		/* the client's request */
+	bool misses;		/* something has to come from the backing store */
 	struct lc_stats *stats; /* where it is counted */
 	u8 *scratch;
 	struct piece pieces[LC_CHUNK_BLOCKS];
@@ -91,6 +93,8 @@ static int look_up(struct chunk *c)
 			st->read_hit_blocks++;
 		if (p->slot && p->pin == LC_PIN_BUFFER)
 			st->read_buffer_blocks++;
+		p->zeros = lc_zeros_cover(&core->ring.zeros, lc_place(c->v->id, c->block + i)) &&
+			   !LC_MUTANT(read_ignores_zeros);
 		if (lc_bad_mask(&core->meta.bad, c->v->id, c->block + i) & p->needed & ~p->cached)
 			err = -EIO;
 	}
@@ -99,15 +103,18 @@ static int look_up(struct chunk *c)
 
 static bool misses(const struct piece *p)
 {
-	return p->needed & ~p->cached;
+	return (p->needed & ~p->cached) && !p->zeros;
 }
 
+/* The sectors that the cache does not have. */
 static int read_backing(struct chunk *c)
 {
 	for (u32 i = 0, nr; i < c->nr; i += nr) {
 		int err;
 
 		nr = 1;
+		if (c->pieces[i].zeros)
+			deliver(c, i, ~c->pieces[i].cached, lc_zero_block);
 		if (!misses(&c->pieces[i]))
 			continue;
 		while (i + nr < c->nr && misses(&c->pieces[i + nr]))
@@ -191,7 +198,7 @@ static int read_chunk(struct chunk *c)
 {
 	struct lc_core *core = c->v->core;
 	struct lc_log *log = c->v->log;
-	bool failed = false, all_in_buffers = true;
+	bool failed = false, on_disk = false;
 	int err;
 
 	lc_mutex_lock(&core->lock);
@@ -200,20 +207,24 @@ static int read_chunk(struct chunk *c)
 	c->begins = false;
 	c->stats->read_bytes += c->end_bytes - c->offset_bytes;
 	err = look_up(c);
-	for (u32 i = 0; i < c->nr; i++)
-		if (misses(&c->pieces[i]) || on_ssd(&c->pieces[i]))
-			all_in_buffers = false;
+	c->misses = false;
+	for (u32 i = 0; i < c->nr; i++) {
+		c->misses |= misses(&c->pieces[i]);
+		on_disk |= on_ssd(&c->pieces[i]);
+	}
+	if (c->misses)
+		lc_busy_begin(&c->v->reads);
 	lc_mutex_unlock(&core->lock);
 
-	if (!err && !all_in_buffers) {
+	if (!err && (c->misses || on_disk)) {
 		c->scratch = lc_scratch_get(core);
 		if (!c->scratch)
 			err = -ENOMEM;
-		if (!err)
-			err = read_backing(c);
-		if (!err)
-			failed = read_ssd(c);
 	}
+	if (!err)
+		err = read_backing(c);
+	if (!err && on_disk)
+		failed = read_ssd(c);
 	for (u32 i = 0; i < c->nr && !err; i++)
 		if (c->pieces[i].slot && c->pieces[i].pin == LC_PIN_BUFFER)
 			deliver(c, i, c->pieces[i].cached, c->pieces[i].data);
@@ -225,6 +236,8 @@ static int read_chunk(struct chunk *c)
 		if (c->pieces[i].failed && forget_bad(core, c->pieces[i].slot))
 			err = -EIO;
 	unpin(c);
+	if (c->misses)
+		lc_busy_end(&c->v->reads);
 	lc_log_unlock(log);
 	if (err)
 		return err;
@@ -238,6 +251,8 @@ int lc_read(struct lc_volume *v, void *buf, u32 len_bytes, u64 offset_bytes)
 	int err = 0;
 
 	assert(end <= v->size_bytes);
+	if (!v->log)
+		return lc_direct_read(v, buf, len_bytes, offset_bytes);
 	while (at < end && !err) {
 		u64 limit = (at / LC_BLOCK + LC_CHUNK_BLOCKS) * LC_BLOCK;
 

@@ -300,7 +300,8 @@ static int intact(struct recovery *r, u64 id, u32 position, const struct lc_slot
 	int ret = read_blocks(r, id, position + 1, nr, r->segment);
 
 	for (u32 i = 0; i < nr && !ret; i++)
-		if (lc_crc32c(r->segment + (size_t)i * LC_BLOCK, LC_BLOCK) != entries[i].crc)
+		if (lc_key_type(entries[i].key) == LC_ENTRY_DATA &&
+		    lc_crc32c(r->segment + (size_t)i * LC_BLOCK, LC_BLOCK) != entries[i].crc)
 			return 0;
 	return ret ? ret : 1;
 }
@@ -521,6 +522,68 @@ static u64 chain_clean(struct recovery *r)
 
 /* --- replay --- */
 
+/* The volume of an entry, NULL if the entry is void: the volume is gone, or began anew since. */
+static const struct lc_volume_entry *volume_of(const struct recovery *r, u64 key, u64 seq)
+{
+	const struct lc_volume_entry *v = &r->core->meta.volumes[lc_key_volume(key)];
+
+	return v->id && seq >= v->from_seq ? v : NULL;
+}
+
+static int beyond_end(struct recovery *r, u64 id, const struct lc_volume_entry *v, u64 block)
+{
+	return lc_fail(r->err, -EUCLEAN,
+		       "%s: segment %llu holds block %llu of volume \"%s\", which has only %llu bytes: the "
+		       "cache device is corrupt; nothing was changed",
+		       r->core->ssd->name, (unsigned long long)id, (unsigned long long)block,
+		       v->name, (unsigned long long)v->size_bytes);
+}
+
+static void replay_data(struct recovery *r, u32 slot, u64 seq, bool dirty)
+{
+	struct lc_core *c = r->core;
+	u64 key = lc_index_slot(&c->ring.index, slot)->key;
+	u32 old;
+
+	if (!LC_MUTANT(lost_copies_count) &&
+	    lc_bad_voids(&c->meta.bad, lc_key_volume(key), lc_key_block(key), seq))
+		return; /* I10: it, or what superseded it, was found to be lost */
+	lc_block_publish(&c->ring, slot, &old);
+	if (dirty)
+		lc_bad_clear(&c->meta.bad, lc_key_volume(key), lc_key_block(key), lc_key_mask(key));
+	else
+		lc_block_clean(&c->ring, slot);
+}
+
+/*
+ * A range was zeroed. Above the tail the backing store may not know it, or only partly: the range is pending
+ * again. At or below the tail only older blocks in the index have to go.
+ */
+static int replay_zero(struct recovery *r, u64 id, u32 slot, u64 seq, bool dirty)
+{
+	struct lc_core *c = r->core;
+	struct lc_ring *ring = &c->ring;
+	const struct lc_slot *s = lc_index_slot(&ring->index, slot);
+	u8 volume = lc_key_volume(s->key);
+	u64 block = lc_key_block(s->key), at = block;
+
+	if (LC_MUTANT(replay_without_zeros))
+		return 0;
+	lc_blocks_drop(ring, volume, &at, block + s->crc, UINT32_MAX);
+	if (!dirty)
+		return 0;
+	if (ring->zeros.entries >= ring->zeros.max)
+		return lc_fail(r->err, -EUCLEAN,
+			       "%s: segment %llu zeroes a range, and so do more than %u records above the "
+			       "tail: the cache device is corrupt; nothing was changed",
+			       c->ssd->name, (unsigned long long)id, ring->zeros.max);
+	lc_zeros_claim(ring, slot);
+	lc_zeros_add(ring, slot);
+	/* Copies that were lost at or after this record stay lost; seq - 1: what is older is not. */
+	lc_bad_clear_range(&c->meta.bad, volume, block, s->crc, seq - 1);
+	return 0;
+}
+
 static int replay_segment(struct recovery *r, u64 id)
 {
 	struct lc_core *c = r->core;
@@ -528,36 +591,28 @@ static int replay_segment(struct recovery *r, u64 id)
 	bool dirty = id > c->meta.sb.tail_id;
 	u32 first = lc_ring_first_slot(ring, id);
 	u64 seq = r->places[place_of(r, id)].seq - 1;
+	int ret = 0;
 
-	for (u32 i = 0; i < ring->segment_blocks; i++) {
-		struct lc_slot *s = lc_index_slot(&ring->index, first + i);
-		const struct lc_volume_entry *v = &c->meta.volumes[lc_key_volume(s->key)];
-		u32 old;
+	for (u32 i = 0; i < ring->segment_blocks && !ret; i++) {
+		const struct lc_slot *s = lc_index_slot(&ring->index, first + i);
+		const struct lc_volume_entry *v;
+		u64 end = lc_key_block(s->key) + (lc_key_zeroes(s->key) ? s->crc : 1);
 
 		if (lc_key_type(s->key) == LC_ENTRY_NONE) {
 			seq++; /* a header; behind the last record it does not matter */
 			continue;
 		}
-		if (!v->id || seq < v->from_seq)
-			continue; /* void: the volume began anew since */
-		if (lc_key_block(s->key) >= (v->size_bytes + LC_BLOCK - 1) / LC_BLOCK)
-			return lc_fail(r->err, -EUCLEAN,
-				       "%s: segment %llu holds block %llu of volume \"%s\", which has "
-				       "only %llu bytes: the cache device is corrupt; nothing was "
-				       "changed",
-				       c->ssd->name, (unsigned long long)id,
-				       (unsigned long long)lc_key_block(s->key), v->name,
-				       (unsigned long long)v->size_bytes);
-		if (!LC_MUTANT(lost_copies_count) &&
-		    lc_bad_voids(&c->meta.bad, v->id, lc_key_block(s->key), seq))
-			continue; /* I10: it, or what superseded it, was found to be lost */
-		lc_block_publish(ring, first + i, &old);
-		if (dirty)
-			lc_bad_clear(&c->meta.bad, v->id, lc_key_block(s->key), lc_key_mask(s->key));
+		v = volume_of(r, s->key, seq);
+		if (!v)
+			continue;
+		if (end > (v->size_bytes + LC_BLOCK - 1) / LC_BLOCK)
+			return beyond_end(r, id, v, end - 1);
+		if (lc_key_zeroes(s->key))
+			ret = replay_zero(r, id, first + i, seq, dirty);
 		else
-			lc_block_clean(ring, first + i);
+			replay_data(r, first + i, seq, dirty);
 	}
-	return 0;
+	return ret;
 }
 
 static int run(struct recovery *r)

@@ -18,6 +18,8 @@ int lc_ring_init(struct lc_ring *r, u32 zone_blocks, u32 segment_blocks, u32 nr)
 	for (u32 i = 0; i < nr; i++)
 		r->segments[i].buffer = -1;
 	err = lc_index_init(&r->index, zone_blocks, nr * segment_blocks);
+	if (!err)
+		err = lc_zeros_init(&r->zeros, nr * segment_blocks);
 	if (err)
 		lc_ring_destroy(r);
 	return err;
@@ -27,12 +29,24 @@ void lc_ring_destroy(struct lc_ring *r)
 {
 	lc_free(r->segments, r->nr * sizeof *r->segments);
 	lc_index_destroy(&r->index);
+	lc_zeros_destroy(&r->zeros);
 	*r = (struct lc_ring){0};
 }
 
 bool lc_ring_may_enter(const struct lc_ring *r, u64 id)
 {
 	return id <= r->free_id && (r->tail_id + r->nr >= id + 2 || LC_MUTANT(no_reserve));
+}
+
+void lc_ring_set_tail(struct lc_ring *r, u64 tail_id)
+{
+	while (r->tail_id < tail_id) {
+		struct lc_segment *seg = lc_ring_segment(r, ++r->tail_id);
+
+		assert(r->zeros.entries >= seg->zero_entries);
+		r->zeros.entries -= seg->zero_entries;
+		seg->zero_entries = 0;
+	}
 }
 
 bool lc_slot_newer(const struct lc_ring *r, u32 a, u32 b)
@@ -48,14 +62,11 @@ static void retire(struct lc_ring *r, u32 slot)
 	struct lc_slot *s = lc_index_slot(&r->index, slot);
 	struct lc_segment *seg = lc_ring_segment_of(r, slot);
 
+	lc_block_clean(r, slot);
 	assert(s->key & LC_SLOT_LIVE && seg->live > 0);
+	s->key &= ~LC_SLOT_LIVE;
 	seg->live--;
-	if (s->key & LC_SLOT_DIRTY) {
-		assert(seg->dirty > 0 && r->dirty_blocks > 0);
-		seg->dirty--;
-		r->dirty_blocks--;
-	}
-	s->key &= ~(LC_SLOT_LIVE | LC_SLOT_DIRTY);
+	r->live_of[lc_key_volume(s->key)]--;
 }
 
 bool lc_block_publish(struct lc_ring *r, u32 slot, u32 *old)
@@ -79,6 +90,8 @@ bool lc_block_publish(struct lc_ring *r, u32 slot, u32 *old)
 	seg->live++;
 	seg->dirty++;
 	r->dirty_blocks++;
+	r->live_of[lc_key_volume(s->key)]++;
+	r->dirty_of[lc_key_volume(s->key)]++;
 	return true;
 }
 
@@ -93,10 +106,24 @@ void lc_block_clean(struct lc_ring *r, u32 slot)
 	s->key &= ~LC_SLOT_DIRTY;
 	seg->dirty--;
 	r->dirty_blocks--;
+	r->dirty_of[lc_key_volume(s->key)]--;
 }
 
 void lc_block_drop(struct lc_ring *r, u32 slot)
 {
 	lc_index_remove(&r->index, slot);
 	retire(r, slot);
+}
+
+bool lc_blocks_drop(struct lc_ring *r, u8 volume, u64 *block, u64 end, u32 max)
+{
+	if (LC_MUTANT(zero_keeps_blocks))
+		return true;
+	for (u32 i = 0; i < max && *block < end && r->live_of[volume]; i++, ++*block) {
+		u32 slot = lc_index_find(&r->index, volume, *block);
+
+		if (slot)
+			lc_block_drop(r, slot);
+	}
+	return *block == end || !r->live_of[volume];
 }

@@ -19,18 +19,23 @@
 #define LC_SEGMENT_H
 
 #include "index.h"
+#include "zeros.h"
 
 enum lc_segment_state { LC_SEGMENT_FREE, LC_SEGMENT_OPEN, LC_SEGMENT_CLOSED };
 
 struct lc_segment {
-	u64 id;		/* 0: never written, or reclaimed */
-	u64 last_seq;	/* of the newest record in it */
-	u32 readers;	/* reading it from the SSD: it may not be reused (I4) */
-	u16 live;	/* slots that the index points to */
-	u16 dirty;	/* those of them that are newer than the backing store */
-	int16_t buffer; /* its image in RAM, or -1 */
+	u64 id;		  /* 0: never written, or reclaimed */
+	u64 last_seq;	  /* of the newest record in it */
+	u32 readers;	  /* reading it from the SSD: it may not be reused (I4) */
+	u16 live;	  /* slots that the index points to */
+	u16 dirty;	  /* those of them that are newer than the backing store */
+	u16 zeros;	  /* pending ranges of its ZERO and TRIM entries: zeros.h */
+	u16 zero_entries; /* and how many such entries it has */
+	int16_t buffer;	  /* its image in RAM, or -1 */
 	u8 state;
 };
+
+_Static_assert(sizeof(struct lc_segment) == 32, "a share of it counts as memory of each block");
 
 struct lc_ring {
 	struct lc_segment *segments; /* [nr] */
@@ -41,6 +46,9 @@ struct lc_ring {
 	u64 tail_id; /* durable tail: it is in both superblock copies (I3) */
 	u64 free_id; /* the places of all ids up to here have been made ready for the head */
 	u64 dirty_blocks;
+	u32 live_of[LC_VOLUMES_MAX + 1]; /* blocks in the index, by volume */
+	u32 dirty_of[LC_VOLUMES_MAX + 1];
+	struct lc_zeros zeros;
 	struct lc_index index;
 };
 
@@ -80,11 +88,26 @@ static inline u64 lc_slot_offset_bytes(u32 slot)
  */
 bool lc_ring_may_enter(const struct lc_ring *r, u64 id);
 
-/* Can the head not go on before the tail moves? (Otherwise it waits for a buffer, or for reclaim.) */
+/*
+ * Can clients not go on before the tail moves? The head has no segment to enter (otherwise it waits for a buffer, or for
+ * reclaim), or there are too many ZERO entries above the tail.
+ */
 static inline bool lc_ring_starved(const struct lc_ring *r)
 {
-	return r->tail_id + r->nr < r->head_id + 3;
+	return r->tail_id + r->nr < r->head_id + 3 || r->zeros.entries >= r->zeros.max;
 }
+
+/* May the tail pass segment ID, as far as the backing stores are concerned? (I3) */
+static inline bool lc_ring_written_back(const struct lc_ring *r, u64 id)
+{
+	const struct lc_segment *seg = lc_ring_segment(r, id);
+
+	return (!seg->dirty || LC_MUTANT(tail_passes_dirty)) &&
+	       (!seg->zeros || LC_MUTANT(tail_passes_zeros));
+}
+
+/* The durable tail is now TAIL_ID. */
+void lc_ring_set_tail(struct lc_ring *r, u64 tail_id);
 
 /*
  * Make SLOT, whose key and data are in place, the newest copy of its block: live and dirty. I5: if the
@@ -98,6 +121,12 @@ void lc_block_clean(struct lc_ring *r, u32 slot);
 
 /* Forget SLOT, which is live. */
 void lc_block_drop(struct lc_ring *r, u32 slot);
+
+/*
+ * Forget the blocks of a volume from *BLOCK on, up to END, at most MAX of them; *BLOCK moves on. True:
+ * nothing is left in the range.
+ */
+bool lc_blocks_drop(struct lc_ring *r, u8 volume, u64 *block, u64 end, u32 max);
 
 /* Is A a newer log position than B? */
 bool lc_slot_newer(const struct lc_ring *r, u32 a, u32 b);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * sweep.c - collect, build runs, read, write, flush, clean: one turn of the pipeline at a time.
+ * sweep.c - zero; collect, build runs, read, write, flush, clean: one turn of the pipeline at a time.
  *
  * A run goes   build (pins its slots) -> read (buffers, SSD) -> verify -> write -> free.   As many runs as are
  * free are built and read together; their writes go out together; then at least one write is awaited, so that
@@ -16,6 +16,11 @@
 
 /* Look-ups in one critical section. */
 #define SLICE 16u
+/* How long the share of time that clients' reads take is measured, and how often it is looked at again. */
+#define MEASURE_NS (100 * LC_NS_PER_MS)
+/* Zeroed at a time: a store that is quick about it, and one that writes. */
+#define ZERO_STEP_BYTES (256ull << 20)
+#define SLOW_ZERO_STEP_BYTES (16ull << 20)
 
 /* --- begin and end --- */
 
@@ -150,16 +155,17 @@ static void collect(struct lc_sweep *sw, u64 upto)
 
 /* --- build --- */
 
-/* The slot of a place if it may be written back now: dirty and durable (I8). [lock] */
+/* The slot of a place if it may be written back now: dirty and durable, not in a pending range (I8). [lock] */
 static u32 writable(struct lc_sweep *sw, u64 place)
 {
 	struct lc_ring *ring = &sw->core->ring;
-	u64 key = place << 16;
-	u32 slot = lc_index_find(&ring->index, lc_key_volume(key), lc_key_block(key));
+	u32 slot = lc_index_find(&ring->index, lc_place_volume(place), lc_place_block(place));
 
 	if (!slot || !(lc_index_slot(&ring->index, slot)->key & LC_SLOT_DIRTY) ||
 	    (lc_ring_segment_of(ring, slot)->id > sw->log->durable_id &&
 	     !LC_MUTANT(write_back_undurable)))
+		return 0;
+	if (lc_zeros_cover(&ring->zeros, place) && !LC_MUTANT(write_back_into_zeros))
 		return 0;
 	return slot;
 }
@@ -204,11 +210,11 @@ static bool build_run(struct lc_sweep *sw, u64 place, struct lc_run *r)
 		return false;
 	}
 	while (place - first + 1 < room / 2 && place - first < SLICE && first - 1 > sw->covered &&
-	       lc_key_volume((first - 1) << 16) == lc_key_volume(place << 16) &&
-	       writable_whole(sw, first) && writable_whole(sw, first - 1))
+	       lc_place_volume(first - 1) == lc_place_volume(place) && writable_whole(sw, first) &&
+	       writable_whole(sw, first - 1))
 		first--;
 	for (at = first; r->nr < room && (slot = writable(sw, at)); at++) {
-		if (lc_key_volume(at << 16) != lc_key_volume(place << 16))
+		if (lc_place_volume(at) != lc_place_volume(place))
 			break;
 		if (lc_key_mask(lc_index_slot(&c->ring.index, slot)->key) != LC_MASK_FULL) {
 			if (!r->nr) {
@@ -226,8 +232,8 @@ static bool build_run(struct lc_sweep *sw, u64 place, struct lc_run *r)
 	lc_mutex_unlock(&c->lock);
 	if (!r->nr)
 		return false; /* superseded while we built the run */
-	r->v = sw->volumes[lc_key_volume(place << 16)];
-	r->block = lc_key_block(first << 16);
+	r->v = sw->volumes[lc_place_volume(place)];
+	r->block = lc_place_block(first);
 	sw->covered = at - 1;
 	for (u32 i = 0; i < r->nr; i++)
 		sw->written[sw->nr_written++] = r->pieces[i].slot;
@@ -344,7 +350,7 @@ static int lose_piece(struct lc_sweep *sw, const struct lc_run *r, u32 i)
 	return 0;
 }
 
-/* --- write --- */
+/* --- stores that fail, and work again --- */
 
 void lc_sweep_works(struct lc_sweep *sw)
 {
@@ -352,11 +358,53 @@ void lc_sweep_works(struct lc_sweep *sw)
 	bool failed;
 
 	lc_mutex_lock(&c->lock);
-	failed = c->stalled_since_ns;
-	c->stalled_since_ns = 0;
+	failed = c->stalled_since_ns && !sw->nr_failing;
+	if (failed)
+		c->stalled_since_ns = 0;
 	lc_mutex_unlock(&c->lock);
 	if (failed)
 		lc_log(LC_LOG_INFO, "%s: write-back works again", c->ssd->name);
+}
+
+static void backing_works(struct lc_sweep *sw, struct lc_volume *v)
+{
+	struct lc_core *c = sw->core;
+	bool failed;
+
+	lc_mutex_lock(&c->lock);
+	c->stats.backing_flushes++;
+	failed = v->failing;
+	v->failing = false;
+	sw->nr_failing -= failed;
+	if (failed && !sw->nr_failing)
+		c->stalled_since_ns = 0;
+	lc_mutex_unlock(&c->lock);
+	if (failed)
+		lc_log(LC_LOG_INFO, "%s: write-back works again", v->backing->name);
+}
+
+static void backing_failed(struct lc_sweep *sw, struct lc_volume *v, int err)
+{
+	struct lc_core *c = sw->core;
+	bool first;
+
+	lc_mutex_lock(&c->lock);
+	c->stats.backing_errors++;
+	first = !v->failing;
+	v->failing = true;
+	sw->nr_failing += first;
+	if (!c->stalled_since_ns)
+		c->stalled_since_ns = lc_now_ns();
+	c->stall_error = err;
+	lc_mutex_unlock(&c->lock);
+	if (first)
+		lc_log(LC_LOG_ERROR,
+		       "%s: write-back fails: %s; what is dirty stays in the cache, and it is tried "
+		       "again every %u to %u ms",
+		       v->backing->name, strerror(-err), c->settings.retry_ms,
+		       c->settings.retry_ms * LC_RETRY_GROWTH);
+	sw->backing_error = err;
+	sw->failed[v->id] = true;
 }
 
 static bool stopped(struct lc_sweep *sw)
@@ -369,23 +417,151 @@ static bool stopped(struct lc_sweep *sw)
 	return stop;
 }
 
-static void backing_failed(struct lc_sweep *sw, struct lc_volume *v, int err)
+/* Flush a volume's backing store. */
+static bool flush_backing(struct lc_sweep *sw, struct lc_volume *v)
+{
+	int err = LC_MUTANT(no_backing_flush) ? 0 : lc_store_flush(v->backing);
+
+	if (err)
+		backing_failed(sw, v, err);
+	else
+		backing_works(sw, v);
+	return !err;
+}
+
+/* --- giving way --- */
+
+/* How many per cent of the time were clients reading from the volume's backing store lately? [lock] */
+static u32 busy_percent(struct lc_sweep *sw, const struct lc_volume *v)
+{
+	u64 now_ns = lc_now_ns();
+	u64 busy_ns = v->reads.total_ns + (v->reads.nr ? now_ns - v->reads.since_ns : 0);
+	u64 elapsed_ns = now_ns - sw->measured_ns;
+
+	if (sw->measured != v || elapsed_ns >= MEASURE_NS) {
+		sw->busy_percent = sw->measured == v ?
+					   (busy_ns - sw->measured_busy_ns) * 100 / elapsed_ns :
+					   0;
+		sw->measured = v;
+		sw->measured_ns = now_ns;
+		sw->measured_busy_ns = busy_ns;
+	}
+	return sw->busy_percent;
+}
+
+/* Is there a reason to write back whatever clients read meanwhile? [lock] */
+static bool in_a_hurry(const struct lc_sweep *sw)
+{
+	const struct lc_core *c = sw->core;
+	const struct lc_ring *ring = &c->ring;
+
+	return sw->stop || sw->hurries || sw->log->space_waiters ||
+	       (ring->head_id - ring->tail_id) * 100 > (u64)c->settings.dirty_high_percent * ring->nr;
+}
+
+/* Wait while clients' reads keep the backing store busy. */
+static void give_way(struct lc_sweep *sw, const struct lc_volume *v)
 {
 	struct lc_core *c = sw->core;
-	bool first;
 
 	lc_mutex_lock(&c->lock);
-	c->stats.backing_errors++;
-	first = !c->stalled_since_ns;
-	if (first)
-		c->stalled_since_ns = lc_now_ns();
-	c->stall_error = err;
+	while (busy_percent(sw, v) > c->settings.writeback_threshold_percent && !in_a_hurry(sw))
+		lc_cond_wait(&sw->log->progress, &c->lock, sw->measured_ns + MEASURE_NS);
 	lc_mutex_unlock(&c->lock);
-	if (first)
-		lc_log(LC_LOG_ERROR, "%s: write-back fails: %s: trying again every %u ms",
-		       v->backing->name, strerror(-err), c->settings.retry_ms);
-	sw->error = err;
 }
+
+/* --- zero --- */
+
+/* Write zeros, where the store has nothing better. */
+static int write_zeros(struct lc_sweep *sw, struct lc_store *s, u64 len_bytes, u64 offset_bytes)
+{
+	u32 max = runs_bytes(sw) < 1u << 20 ? runs_bytes(sw) : 1u << 20;
+
+	memset(sw->memory, 0, max);
+	while (len_bytes) {
+		u32 step = len_bytes < max ? len_bytes : max;
+		/* Behind the end of the store it is dropped. */
+		u32 whole = (step + LC_BLOCK - 1) / LC_BLOCK * LC_BLOCK;
+		int err = lc_store_write(s, sw->memory, whole, offset_bytes);
+
+		if (err)
+			return err;
+		offset_bytes += step;
+		len_bytes -= step;
+	}
+	return 0;
+}
+
+/* Zero one range on its backing store, in steps. Whatever the store cannot do itself is written. */
+static int zero_range(struct lc_sweep *sw, struct lc_volume *v, const struct lc_zero *e)
+{
+	struct lc_store *s = v->backing;
+	u64 at = lc_place_block(e->place) * LC_BLOCK, end = at + (u64)e->nr * LC_BLOCK;
+	int err = 0;
+
+	if (end > v->size_bytes)
+		end = v->size_bytes;
+	while (at < end && !err) {
+		u64 step = s->can_zero ? ZERO_STEP_BYTES : SLOW_ZERO_STEP_BYTES;
+
+		if (stopped(sw))
+			return -ECANCELED;
+		give_way(sw, v);
+		if (step > end - at)
+			step = end - at;
+		if (lc_store_zero(s, step, at, e->trim && s->can_punch))
+			err = write_zeros(sw, s, step, at);
+		at += step;
+	}
+	return err;
+}
+
+/* The durable pending ranges of a volume; only after the backing flush they are pending no more. */
+static void zero_volume(struct lc_sweep *sw, struct lc_volume *v)
+{
+	struct lc_core *c = sw->core;
+	struct lc_zero e = {.place = lc_place(v->id, 0)};
+	bool any = false;
+	int err = 0;
+
+	for (;;) {
+		bool found;
+
+		lc_mutex_lock(&c->lock);
+		found = lc_zeros_next(&c->ring, v->id, e.place + e.nr,
+				      LC_MUTANT(zero_undurable) ? UINT64_MAX : sw->log->durable_id,
+				      &e);
+		if (found)
+			v->touched |= lc_samples_in(v->size_bytes, lc_place_block(e.place), e.nr);
+		lc_mutex_unlock(&c->lock);
+		if (!found)
+			break;
+		any = true;
+		err = zero_range(sw, v, &e);
+		if (err)
+			break;
+		lc_mutex_lock(&c->lock);
+		lc_zeros_done(&c->ring, &e);
+		c->stats.zeroed_blocks += e.nr;
+		lc_mutex_unlock(&c->lock);
+	}
+	if (!any)
+		return;
+	if (err == -ECANCELED)
+		sw->error = err;
+	else if (err)
+		backing_failed(sw, v, err);
+	if (LC_MUTANT(zero_without_flush))
+		err = 0;
+	else if (!err && !flush_backing(sw, v))
+		err = -EIO;
+	lc_mutex_lock(&c->lock);
+	lc_zeros_flushed(&c->ring, v->id, !err);
+	lc_log_space(sw->log);
+	lc_mutex_unlock(&c->lock);
+}
+
+/* --- write --- */
 
 static void submit_write(struct lc_sweep *sw, struct lc_run *r, u32 from_bytes, u32 to_bytes)
 {
@@ -532,44 +708,57 @@ static void clean_written(struct lc_sweep *sw)
 	}
 }
 
+/* Build and begin to read runs of V from *AT on, while there is room. Returns the list. */
+static struct lc_run *build_runs(struct lc_sweep *sw, struct lc_volume *v, u32 *at, bool *more,
+				 u32 *reading)
+{
+	struct lc_run *ready = NULL, **last = &ready;
+
+	while (*more && sw->free_runs) {
+		struct lc_run *r = sw->free_runs;
+		u64 place = *at < sw->nr_places ? sw->places[*at] : 0;
+
+		*more = !sw->error && !sw->failed[v->id] && *at < sw->nr_places &&
+			sw->volumes[lc_place_volume(place)] == v && sw->nr_written < sw->max;
+		if (*more && stopped(sw)) {
+			sw->error = -ECANCELED;
+			*more = false;
+		}
+		if (!*more)
+			break;
+		++*at;
+		if (place <= sw->covered)
+			continue;
+		if (!build_run(sw, place, r)) {
+			sw->covered = place;
+			continue;
+		}
+		sw->free_runs = r->next;
+		*reading += read_run(sw, r);
+		*last = r;
+		r->next = NULL;
+		last = &r->next;
+	}
+	return ready;
+}
+
 /*
  * Write the runs of the places from *AT on that belong to one volume, as far as `written` has room; flush that
  * volume; turn them clean.
  */
 static void write_range(struct lc_sweep *sw, u32 *at)
 {
-	struct lc_volume *v = sw->volumes[lc_key_volume(sw->places[*at] << 16)];
+	struct lc_volume *v = sw->volumes[lc_place_volume(sw->places[*at])];
 	u32 in_flight = 0;
 	bool more = true;
-	int err;
 
 	sw->nr_written = 0;
 	while (more || in_flight) {
-		struct lc_run *ready = NULL, **last = &ready;
 		u32 reading = 0;
+		struct lc_run *ready;
 
-		while (more && sw->free_runs) {
-			struct lc_run *r = sw->free_runs;
-			u64 place = *at < sw->nr_places ? sw->places[*at] : 0;
-
-			more = !sw->error && *at < sw->nr_places &&
-			       sw->volumes[lc_key_volume(place << 16)] == v &&
-			       sw->nr_written < sw->max;
-			if (more && stopped(sw)) {
-				sw->error = -ECANCELED;
-				more = false;
-			}
-			if (!more)
-				break;
-			++*at;
-			if (place <= sw->covered || !build_run(sw, place, r))
-				continue;
-			sw->free_runs = r->next;
-			reading += read_run(sw, r);
-			*last = r;
-			r->next = NULL;
-			last = &r->next;
-		}
+		give_way(sw, v);
+		ready = build_runs(sw, v, at, &more, &reading);
 		while (reading)
 			reap_ssd(sw, &reading);
 		while (ready) {
@@ -585,31 +774,31 @@ static void write_range(struct lc_sweep *sw, u32 *at)
 	}
 	if (LC_MUTANT(clean_before_flush))
 		clean_written(sw);
-	if (sw->error || !sw->nr_written)
-		return;
-	err = LC_MUTANT(no_backing_flush) ? 0 : lc_store_flush(v->backing);
-	if (err) {
-		backing_failed(sw, v, err);
-		return;
-	}
-	lc_mutex_lock(&sw->core->lock);
-	sw->core->stats.backing_flushes++;
-	lc_mutex_unlock(&sw->core->lock);
-	lc_sweep_works(sw);
-	clean_written(sw);
+	if (!sw->error && !sw->failed[v->id] && sw->nr_written && flush_backing(sw, v))
+		clean_written(sw);
 }
 
 int lc_sweep_run(struct lc_sweep *sw, u64 upto)
 {
 	sw->covered = 0; /* below volume 1, block 0 */
-	sw->error = 0;
+	sw->error = sw->backing_error = 0;
+	memset(sw->failed, 0, sizeof sw->failed);
 	lc_mutex_lock(&sw->core->lock);
 	sw->core->stats.sweeps++;
 	lc_mutex_unlock(&sw->core->lock);
+	for (u32 id = 1; id <= LC_VOLUMES_MAX && !sw->error; id++)
+		if (sw->volumes[id])
+			zero_volume(sw, sw->volumes[id]);
 	do {
 		collect(sw, upto);
-		for (u32 at = 0; at < sw->nr_places && !sw->error;)
-			write_range(sw, &at);
+		for (u32 at = 0; at < sw->nr_places && !sw->error;) {
+			u8 id = lc_place_volume(sw->places[at]);
+
+			if (!sw->failed[id])
+				write_range(sw, &at);
+			else if (sw->places[at++] > sw->covered)
+				sw->covered = lc_place(id, LC_BLOCK_NR_MAX); /* nothing more of it */
+		}
 	} while (sw->nr_places && !sw->error);
-	return sw->error;
+	return sw->error ? sw->error : sw->backing_error;
 }

@@ -2,17 +2,22 @@
 /*
  * sweep.h - one sorted sweep over the dirty blocks of a batch of segments, to the backing stores.
  *
+ *	zero      first the pending ranges (zeros.h), all that are durable: the stores zero them, and are flushed
  *	collect   the places of the batch's dirty blocks, in ascending key ranges that fit `places`
  *	run       from each place, the dirty durable blocks that lie right beside one another, whatever
  *	          segment they are in; read from buffers or the SSD, verified; one large write
  *	flush     the backing stores; only then the blocks turn clean (I3)
  *
- * Only durable log content is written back (I8). The runs of a sweep ascend, so a block is written at most
+ * Only durable log content is written back (I8), and nothing in a range that is still pending: this thread alone
+ * changes the backing stores, one thing after the other, so that zeros and blocks cannot
+ * overtake each other. The runs of a sweep ascend, so a block is written at most
  * once between two flushes: two versions of it are never in flight together.
  *
  * A block that cannot be read from the SSD, or whose crc is wrong, goes to the list of lost blocks (I10).
  *
  * All of it belongs to the write-back thread, which alone calls lc_sweep_open, _run and _close.
+ *
+ * A backing store that fails is left alone for the rest of the sweep; the other volumes go on.
  */
 #ifndef LC_SWEEP_H
 #define LC_SWEEP_H
@@ -61,8 +66,17 @@ struct lc_sweep {
 	u32 *written; /* [max] slots written since the last backing flush */
 	u32 max, nr_places, nr_written;
 	u64 covered; /* places up to here are done in this range: the next run starts behind */
-	bool stop;   /* guarded by the engine mutex: leave the sweep as soon as possible */
-	int error;   /* of the present sweep */
+	/* Guarded by the engine mutex. */
+	bool stop;	/* leave the sweep as soon as possible */
+	u32 hurries;	/* do not give way to clients: so many wait for a drain */
+	u32 nr_failing; /* volumes whose backing stores fail */
+	/* Of the present sweep: what ends it, and what a backing store said. */
+	int error, backing_error;
+	bool failed[LC_VOLUMES_MAX + 1]; /* this volume is not tried any more */
+	/* How busy clients' reads kept each backing store lately: struct lc_busy, then and now. */
+	u64 measured_ns, measured_busy_ns;
+	u32 busy_percent;
+	const struct lc_volume *measured;
 };
 
 /* -ENOMEM. VOLUMES is by id and outlives SW. */

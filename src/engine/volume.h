@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * volume.h - what clients do to one volume: read and write, split into blocks.
+ * volume.h - what clients do to one volume: read, write, zero, trim, flush; split into blocks.
  *
- * read.c and write.c implement lc_read and lc_write of logcache.h, which says what they promise.
+ * read.c, write.c and zero.c implement the functions of logcache.h, which says what they promise, for a volume with a log.
+ * direct.c implements the same for a volume without one.
  *
  * A write goes to the log alone. A run of whole blocks reserves slots, copies, publishes: two short
  * critical sections and one copy. A part of a block is copied into the block's slot if that lies in the open
@@ -10,41 +11,54 @@
  * there is always at most one copy of a block that matters, with a mask of its valid sectors. A write that
  * is not aligned to sectors first reads the whole block.
  *
- * Writers of the same block. Whole blocks may race: the later log position wins (I5), and neither loses
- * anything that it did not overwrite. A part of a block is different: what it merges in must not
- * change meanwhile. So every write puts itself on its volume's `pending` list until it has published; a
- * part waits for all that overlap it, and whole blocks wait for parts (which are `exclusive`). Nobody
- * waits for a pending write while holding an unpublished reservation, and an exclusive write waits for
- * nothing but space: there is no circle.
+ * To zero a large range is a write, too: one entry in the log (zeros.h says how it goes on).
  *
- * Locking: the engine mutex guards pending, nr_exclusive and touched; the rest is constant.
+ * Writers of the same block sort themselves out through `ranges` (range.h): whole blocks may race, the later log
+ * position wins (I5); parts and zeros exclude everybody else. Nobody waits for a range while holding an
+ * unpublished reservation.
+ *
+ * Locking: the engine mutex guards ranges, reads, touched and the failing store's state; the rest is constant.
  */
 #ifndef LC_VOLUME_H
 #define LC_VOLUME_H
 
 #include "log.h"
+#include "range.h"
 
 /* A request is done in chunks of so many blocks: what one critical section looks up or publishes. */
 #define LC_CHUNK_BLOCKS 32u
 
-struct lc_pending {
-	u64 block;
-	u32 nr;
-	bool exclusive;
-	struct lc_pending *next;
+/* Clients' reads of the backing store: how busy do they keep it? */
+struct lc_busy {
+	u32 nr;	      /* now */
+	u64 since_ns; /* while nr > 0 */
+	u64 total_ns; /* before that */
 };
+
+static inline void lc_busy_begin(struct lc_busy *b)
+{
+	if (!b->nr++)
+		b->since_ns = lc_now_ns();
+}
+
+static inline void lc_busy_end(struct lc_busy *b)
+{
+	if (!--b->nr)
+		b->total_ns += lc_now_ns() - b->since_ns;
+}
 
 struct lc_volume {
 	struct lc_core *core;
-	struct lc_log *log;
+	struct lc_log *log; /* NULL: served straight from the backing store */
 	struct lc_store *backing;
 	u64 size_bytes;
 	u64 nr_blocks;
 	u8 id;
 
-	struct lc_pending *pending;
-	u32 nr_exclusive;
-	u64 touched; /* samples of the fingerprint that write-back wrote to (bit i: sample i) */
+	struct lc_ranges ranges;
+	struct lc_busy reads;
+	u64 touched;  /* samples of the fingerprint that write-back wrote to (bit i: sample i) */
+	bool failing; /* the backing store, when write-back last tried */
 };
 
 /* Scratch memory of one request: LC_CHUNK_BLOCKS blocks. NULL without memory. Takes and releases the mutex. */
@@ -61,6 +75,43 @@ int lc_volume_read_block(struct lc_volume *v, u64 block, void *buf);
  * writers of the block away. -EIO: the only copy is lost (I10).
  */
 int lc_volume_read_cached(struct lc_volume *v, u64 block, void *buf, u8 *mask);
+
+/* One request of a client on its way into the log; all zeros at first. */
+struct lc_request {
+	u64 since_ns;	/* when it first waited for space */
+	u64 newest_seq; /* the last record that it is in */
+	bool counted;	/* in the statistics */
+};
+
+/* Write data (BUF NULL: zeros) through the log. No lock held. */
+int lc_volume_write(struct lc_volume *v, struct lc_request *rq, const void *buf, u32 len_bytes,
+		    u64 offset_bytes);
+/* All of it is in the log: make it durable, if FLAGS say so. */
+int lc_volume_finish(struct lc_volume *v, const struct lc_request *rq, unsigned flags);
+
+/* Of blocks [*FIRST, *END) all are whole that a range touches; none if *FIRST >= *END. */
+static inline void lc_whole_blocks(const struct lc_volume *v, u64 len_bytes, u64 offset_bytes,
+				   u64 *first, u64 *end)
+{
+	u64 end_bytes = offset_bytes + len_bytes;
+
+	*first = (offset_bytes + LC_BLOCK - 1) / LC_BLOCK;
+	/* The last block of a volume may be short. */
+	*end = end_bytes == v->size_bytes ? v->nr_blocks : end_bytes / LC_BLOCK;
+}
+
+/* For zeros to be copied from. */
+extern const u8 lc_zero_block[LC_BLOCK];
+
+/* --- direct.c: without a log --- */
+
+int lc_direct_read(struct lc_volume *v, void *buf, u32 len_bytes, u64 offset_bytes);
+/* BUF NULL: zeros. */
+int lc_direct_write(struct lc_volume *v, const void *buf, u32 len_bytes, u64 offset_bytes,
+		    unsigned flags);
+int lc_direct_zero(struct lc_volume *v, u64 len_bytes, u64 offset_bytes, unsigned flags);
+int lc_direct_trim(struct lc_volume *v, u64 len_bytes, u64 offset_bytes, unsigned flags);
+int lc_direct_flush(struct lc_volume *v);
 
 /* The sectors of block-relative bytes [from, to) as a mask. */
 static inline u8 lc_sector_mask(u32 from_bytes, u32 to_bytes)

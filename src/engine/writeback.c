@@ -72,6 +72,19 @@ static int write_companions(struct lc_writeback *w)
 	return 0;
 }
 
+/* Write the superblock, with the newest durable seq. */
+static int write_superblock(struct lc_writeback *w)
+{
+	struct lc_core *c = w->core;
+
+	w->superblock_ns = lc_now_ns();
+	lc_mutex_lock(&c->lock);
+	c->meta.sb.durable_seq = w->log->durable_seq;
+	lc_mutex_unlock(&c->lock);
+	/* I7: what superseded blocks behind the tail is durable before they may go: it settles the log. */
+	return lc_meta_write(&c->meta, &c->lock, LC_PAGE_SUPERBLOCK, lc_log_flusher(w->log));
+}
+
 static int advance_tail(struct lc_writeback *w)
 {
 	struct lc_core *c = w->core;
@@ -81,8 +94,7 @@ static int advance_tail(struct lc_writeback *w)
 
 	lc_mutex_lock(&c->lock);
 	tail = ring->tail_id;
-	while (tail < w->log->durable_id &&
-	       (!lc_ring_segment(ring, tail + 1)->dirty || LC_MUTANT(tail_passes_dirty)))
+	while (tail < w->log->durable_id && lc_ring_written_back(ring, tail + 1))
 		tail++;
 	lc_mutex_unlock(&c->lock);
 	if (tail == ring->tail_id) /* only this thread moves it */
@@ -93,18 +105,16 @@ static int advance_tail(struct lc_writeback *w)
 
 	lc_mutex_lock(&c->lock);
 	if (LC_MUTANT(reuse_before_superblock))
-		ring->tail_id = tail;
+		lc_ring_set_tail(ring, tail);
 	c->meta.sb.tail_id = tail;
 	c->meta.sb.tail_seq = lc_ring_segment(ring, tail)->last_seq + 1;
-	c->meta.sb.durable_seq = w->log->durable_seq;
 	lc_mutex_unlock(&c->lock);
-	/* I7: what superseded blocks in these segments is durable before they may go: it settles the log. */
-	err = lc_meta_write(&c->meta, &c->lock, LC_PAGE_SUPERBLOCK, lc_log_flusher(w->log));
+	err = write_superblock(w);
 	if (err)
 		return err;
 
 	lc_mutex_lock(&c->lock);
-	ring->tail_id = tail;
+	lc_ring_set_tail(ring, tail);
 	lc_log_space(w->log);
 	lc_log_wake(w->log); /* to reclaim */
 	lc_log_unlock(w->log);
@@ -139,9 +149,9 @@ static u64 target(struct lc_writeback *w)
 		return tail;
 	if (w->drain_id > tail)
 		return durable;
-	/* Writers wait for the tail; or a sweep has failed, and only another one shows that it works again. */
-	if (!(w->log->space_waiters && lc_ring_starved(ring)) && !c->stalled_since_ns &&
-	    !(c->settings.writeback && (quiet || much)))
+	/* Clients wait for the tail, or for zeros; or a sweep has failed, and only another one shows that it works again. */
+	if (!(w->log->space_waiters && lc_ring_starved(ring)) && !w->log->zero_waiters &&
+	    !c->stalled_since_ns && !(c->settings.writeback && (quiet || much)))
 		return tail;
 	if (!c->settings.batch_bytes)
 		batch = ring->nr / 8;
@@ -155,6 +165,7 @@ static void settle(struct lc_writeback *w, int err)
 {
 	struct lc_core *c = w->core;
 
+	w->failures = err ? w->failures + 1 : 0;
 	if (err) {
 		w->errors++;
 		w->last_error = err;
@@ -165,6 +176,40 @@ static void settle(struct lc_writeback *w, int err)
 		lc_log_space(w->log); /* writers may have waited long enough */
 	}
 	lc_cond_broadcast(&w->done);
+}
+
+/* When the superblock is due because of its interval. [lock] */
+static u64 superblock_due_ns(const struct lc_writeback *w)
+{
+	const struct lc_core *c = w->core;
+
+	if (!c->settings.superblock_interval_ms || w->log->durable_seq <= c->meta.sb.durable_seq)
+		return LC_FOREVER;
+	return w->superblock_ns + c->settings.superblock_interval_ms * LC_NS_PER_MS;
+}
+
+/* Sweep, and move the tail. */
+static int write_back(struct lc_writeback *w, u64 upto)
+{
+	int err = lc_sweep_run(&w->sweep, upto), tail_err;
+
+	/* Whatever failed, the other volumes' blocks may have let the tail go on. */
+	tail_err = err == -ECANCELED ? 0 : advance_tail(w);
+	if (!err)
+		err = tail_err;
+	if (!err)
+		lc_sweep_works(&w->sweep);
+	return err;
+}
+
+/* How long to wait if nothing happens; after failures ever longer. [lock] */
+static u64 pause_ns(const struct lc_writeback *w)
+{
+	const struct lc_settings *s = &w->core->settings;
+	u32 growth = w->failures < 5 ? 1u << w->failures >> 1 : LC_RETRY_GROWTH;
+
+	return w->failures ? (u64)s->retry_ms * growth * LC_NS_PER_MS :
+			     (s->idle_ms ? s->idle_ms : 1000) * LC_NS_PER_MS;
 }
 
 static void writeback_main(void *arg)
@@ -178,31 +223,30 @@ static void writeback_main(void *arg)
 	w->running = true;
 	lc_cond_broadcast(&w->done);
 	while (!w->stop && !err) {
-		u64 upto = target(w);
-		u64 pause_ns = (c->settings.idle_ms ? c->settings.idle_ms : 1000) * LC_NS_PER_MS;
+		u64 upto = target(w), due_ns = superblock_due_ns(w), until_ns;
 
 		if (upto > c->ring.tail_id) {
 			int failed;
 
 			lc_mutex_unlock(&c->lock);
-			failed = lc_sweep_run(&w->sweep, upto);
-			if (!failed)
-				failed = advance_tail(w);
-			if (!failed)
-				lc_sweep_works(&w->sweep);
+			failed = write_back(w, upto);
 			lc_mutex_lock(&c->lock);
 			if (w->stop)
 				break;
 			settle(w, failed);
 			if (!failed)
 				continue;
-			pause_ns = c->settings.retry_ms * LC_NS_PER_MS;
+		} else if (lc_now_ns() >= due_ns) {
+			lc_mutex_unlock(&c->lock);
+			/* If that fails, the log has failed, too, and says so itself. */
+			(void)write_superblock(w);
+			lc_mutex_lock(&c->lock);
+			continue;
 		}
-		if (w->stop)
-			break;
 		/* What failed is not tried again at each progress of the log. */
+		until_ns = lc_now_ns() + pause_ns(w);
 		lc_cond_wait(c->stalled_since_ns ? &w->done : &w->log->progress, &c->lock,
-			     lc_now_ns() + pause_ns);
+			     due_ns < until_ns && !w->failures ? due_ns : until_ns);
 	}
 	lc_mutex_unlock(&c->lock);
 	lc_sweep_close(&w->sweep);
@@ -218,17 +262,18 @@ int lc_writeback_drain(struct lc_writeback *w)
 	lc_log_close_segment(w->log);
 	upto = c->ring.head_id;
 	errors = w->errors;
-	w->drains++;
+	w->sweep.hurries++;
 	err = lc_log_commit(w->log, lc_log_newest_seq(w->log));
 	if (w->drain_id < upto)
 		w->drain_id = upto;
 	lc_cond_broadcast(&w->log->progress);
+	lc_cond_broadcast(&w->done); /* no pause between attempts */
 	while (!err && c->ring.tail_id < upto) {
 		lc_cond_wait(&w->done, &c->lock, LC_FOREVER);
 		if (w->errors != errors && c->ring.tail_id < upto)
 			err = w->last_error;
 	}
-	if (!--w->drains) /* one that fails is no reason to leave another one waiting */
+	if (!--w->sweep.hurries) /* one that fails is no reason to leave another one waiting */
 		w->drain_id = 0;
 	lc_log_unlock(w->log);
 	return err;

@@ -29,7 +29,6 @@ struct lc_writeback {
 	int start_result;
 	struct lc_error start_error;
 	struct lc_cond done; /* a sweep or the start has ended */
-	u32 drains;	     /* callers of lc_writeback_drain that wait */
 	u64 drain_id;	     /* everything up to this segment is to be written back */
 	u64 errors;	     /* sweeps that failed */
 	int last_error;
@@ -37,6 +36,8 @@ struct lc_writeback {
 	/* own */
 	struct lc_sweep sweep;
 	u64 seen_ops, quiet_ns;
+	u64 superblock_ns; /* when it was last written */
+	u32 failures;	   /* sweeps that failed in a row */
 };
 
 /* -ENOMEM. VOLUMES is by id and outlives W. */
