@@ -143,8 +143,6 @@ static int zero_blocks(struct lc_volume *v, u64 block, u32 nr, bool punch)
 	u64 offset_bytes = block * LC_BLOCK, len_bytes = (u64)nr * LC_BLOCK;
 	int err;
 
-	if (len_bytes > v->size_bytes - offset_bytes)
-		len_bytes = v->size_bytes - offset_bytes;
 	lc_mutex_lock(&c->lock);
 	lc_range_enter_first(&v->ranges, &range);
 	lc_mutex_unlock(&c->lock);
@@ -161,7 +159,7 @@ int lc_direct_zero(struct lc_volume *v, u64 len_bytes, u64 offset_bytes, unsigne
 	bool punch = flags & LC_MAY_TRIM;
 	int err = 0;
 
-	lc_whole_blocks(v, len_bytes, offset_bytes, &first, &end);
+	lc_whole_blocks(len_bytes, offset_bytes, &first, &end);
 	if (first < end) {
 		err = write_bytes(v, NULL, first * LC_BLOCK - at, at);
 		at = first * LC_BLOCK;
@@ -175,7 +173,7 @@ int lc_direct_zero(struct lc_volume *v, u64 len_bytes, u64 offset_bytes, unsigne
 		if (zero_blocks(v, first, nr, punch))
 			break;
 		first += nr;
-		at = first * LC_BLOCK < end_bytes ? first * LC_BLOCK : end_bytes;
+		at = first * LC_BLOCK;
 	}
 	if (!err)
 		err = write_bytes(v, NULL, end_bytes - at, at);
@@ -187,7 +185,7 @@ int lc_direct_trim(struct lc_volume *v, u64 len_bytes, u64 offset_bytes, unsigne
 	u64 first, end;
 	int err = 0;
 
-	lc_whole_blocks(v, len_bytes, offset_bytes, &first, &end);
+	lc_whole_blocks(len_bytes, offset_bytes, &first, &end);
 	while (first < end && !err) {
 		u32 nr = ZERO_STEP_BYTES / LC_BLOCK;
 

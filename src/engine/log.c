@@ -379,11 +379,7 @@ void lc_log_published(struct lc_log *l, const struct lc_chunk *chunk)
 		lc_cond_broadcast(&l->published);
 }
 
-/*
- * A request has waited. If that took longer than its client's patience, the client may have given up, sent it again
- * elsewhere, and written something newer: then it must not run any more. [lock; released meanwhile]
- */
-static int still_wanted(struct lc_log *l, u64 since_ns)
+int lc_log_still_wanted(struct lc_log *l, u64 since_ns)
 {
 	const struct lc_settings *s = &l->core->settings;
 	bool gone;
@@ -396,6 +392,15 @@ static int still_wanted(struct lc_log *l, u64 since_ns)
 	return gone ? -ESHUTDOWN : 0;
 }
 
+/* Somebody waits for entries that zero: write-back, and the tail, take closed segments alone. [lock] */
+static void close_zeros(struct lc_log *l)
+{
+	const struct lc_ring *ring = &l->core->ring;
+
+	if (ring->head_id && lc_ring_segment(ring, ring->head_id)->zero_entries)
+		lc_log_close_segment(l);
+}
+
 int lc_log_wait_space(struct lc_log *l, u64 *since_ns)
 {
 	struct lc_core *c = l->core;
@@ -403,9 +408,8 @@ int lc_log_wait_space(struct lc_log *l, u64 *since_ns)
 
 	if (!*since_ns)
 		*since_ns = now_ns;
-	/* The tail passes closed segments alone. */
 	if (c->ring.zeros.entries >= c->ring.zeros.max)
-		lc_log_close_segment(l);
+		close_zeros(l);
 	if (l->failed)
 		return -EIO; /* I10 */
 	if (c->settings.abandoned) {
@@ -431,7 +435,7 @@ int lc_log_wait_space(struct lc_log *l, u64 *since_ns)
 		if (lc_cond_wait(&l->space, &c->lock, deadline_ns))
 			break;
 	l->space_waiters--;
-	return still_wanted(l, *since_ns);
+	return lc_log_still_wanted(l, *since_ns);
 }
 
 void lc_log_space(struct lc_log *l)
@@ -445,7 +449,7 @@ int lc_log_wait_zeroed(struct lc_log *l, u64 deadline_ns)
 {
 	int ret;
 
-	lc_log_close_segment(l); /* write-back looks at closed segments alone */
+	close_zeros(l);
 	l->space_waiters++;
 	l->zero_waiters++;
 	lc_cond_broadcast(&l->progress);

@@ -89,15 +89,14 @@ int lc_volume_write(struct lc_volume *v, struct lc_request *rq, const void *buf,
 /* All of it is in the log: make it durable, if FLAGS say so. */
 int lc_volume_finish(struct lc_volume *v, const struct lc_request *rq, unsigned flags);
 
-/* Of blocks [*FIRST, *END) all are whole that a range touches; none if *FIRST >= *END. */
-static inline void lc_whole_blocks(const struct lc_volume *v, u64 len_bytes, u64 offset_bytes,
-				   u64 *first, u64 *end)
+/*
+ * The blocks [*FIRST, *END) are those that a range holds as a whole; none if *FIRST >= *END. A short block at
+ * the end of a volume is not: what lies behind its end may become somebody's data when the store grows.
+ */
+static inline void lc_whole_blocks(u64 len_bytes, u64 offset_bytes, u64 *first, u64 *end)
 {
-	u64 end_bytes = offset_bytes + len_bytes;
-
 	*first = (offset_bytes + LC_BLOCK - 1) / LC_BLOCK;
-	/* The last block of a volume may be short. */
-	*end = end_bytes == v->size_bytes ? v->nr_blocks : end_bytes / LC_BLOCK;
+	*end = (offset_bytes + len_bytes) / LC_BLOCK;
 }
 
 /* For zeros to be copied from. */

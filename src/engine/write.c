@@ -76,8 +76,14 @@ static int write_whole(struct lc_volume *v, struct lc_request *rq, u64 block, u3
 		int err;
 
 		if (!free) {
+			if (!rq->since_ns)
+				rq->since_ns = lc_now_ns();
 			lc_ranges_wait(&v->ranges);
-			continue;
+			err = lc_log_still_wanted(log, rq->since_ns);
+			if (!err)
+				continue;
+			lc_log_unlock(log);
+			return err;
 		}
 		if (nr == 1) {
 			u32 slot = lc_index_find(&c->ring.index, v->id, block);
@@ -167,13 +173,12 @@ static int append_part(struct lc_volume *v, struct lc_request *rq, const struct 
 	struct lc_core *c = v->core;
 	struct lc_log *log = v->log;
 	struct lc_chunk chunk;
+	int err = lc_log_still_wanted(log, rq->since_ns);
 
-	while (!lc_log_reserve(log, v->id, p->block, mask, 1, &chunk)) {
-		int err = lc_log_wait_space(log, &rq->since_ns);
-
-		if (err)
-			return err;
-	}
+	while (!err && !lc_log_reserve(log, v->id, p->block, mask, 1, &chunk))
+		err = lc_log_wait_space(log, &rq->since_ns);
+	if (err)
+		return err;
 	lc_log_unlock(log);
 	lc_copy(lc_log_data(log, chunk.slot), scratch, LC_BLOCK);
 	lc_mutex_lock(&c->lock);
@@ -191,14 +196,17 @@ static int write_part(struct lc_volume *v, struct lc_request *rq, const struct p
 	u8 mask;
 	int err = 0;
 
+	if (!rq->since_ns)
+		rq->since_ns = lc_now_ns();
 	lc_mutex_lock(&c->lock);
 	lc_range_enter_alone(&v->ranges, &range);
-	if (reuse_for_part(v, p, &chunk)) {
+	err = lc_log_still_wanted(log, rq->since_ns);
+	if (!err && reuse_for_part(v, p, &chunk)) {
 		lc_log_unlock(log);
 		fill(lc_log_data(log, chunk.slot) + p->from, p->buf, p->to - p->from);
 		lc_mutex_lock(&c->lock);
 		publish(v, rq, &chunk, true, p->mask, p->to - p->from);
-	} else {
+	} else if (!err) {
 		lc_log_unlock(log);
 		scratch = lc_scratch_get(c);
 		err = scratch ? merge_part(v, p, scratch, &mask) : -ENOMEM;

@@ -65,11 +65,12 @@ static int zero_range(struct lc_volume *v, struct lc_request *rq, u64 block, u32
 	struct lc_log *log = v->log;
 	struct lc_range range = {.block = block, .nr = nr, .exclusive = true};
 	struct lc_chunk chunk;
-	int err = 0;
+	int err;
 
 	lc_mutex_lock(&c->lock);
 	pace(v);
 	lc_range_enter_first(&v->ranges, &range);
+	err = lc_log_still_wanted(log, rq->since_ns);
 	while (!err && !lc_log_reserve_zero(log, v->id, block, nr, trim, &chunk))
 		err = lc_log_wait_space(log, &rq->since_ns);
 	if (!err) {
@@ -117,7 +118,7 @@ static void count(struct lc_volume *v, u64 *requests, u64 *bytes, u64 len_bytes)
 int lc_zero(struct lc_volume *v, u64 len_bytes, u64 offset_bytes, unsigned flags)
 {
 	struct lc_stats *stats = &v->core->stats;
-	struct lc_request rq = {.counted = true};
+	struct lc_request rq = {.counted = true, .since_ns = lc_now_ns()};
 	bool trim = flags & LC_MAY_TRIM && v->backing->can_punch;
 	u64 end_bytes = offset_bytes + len_bytes, first, end;
 	int err;
@@ -128,18 +129,17 @@ int lc_zero(struct lc_volume *v, u64 len_bytes, u64 offset_bytes, unsigned flags
 	count(v, &stats->zeros, &stats->zero_bytes, len_bytes);
 	if (!v->log)
 		return lc_direct_zero(v, len_bytes, offset_bytes, flags);
-	lc_whole_blocks(v, len_bytes, offset_bytes, &first, &end);
+	lc_whole_blocks(len_bytes, offset_bytes, &first, &end);
 	if (end < first + (trim ? 1 : ENTRY_MIN_BLOCKS)) {
 		/* Few blocks: less than what one data write may have. */
 		err = lc_volume_write(v, &rq, NULL, len_bytes, offset_bytes);
 	} else {
-		u64 after = end * LC_BLOCK < end_bytes ? end_bytes - end * LC_BLOCK : 0;
-
 		err = lc_volume_write(v, &rq, NULL, first * LC_BLOCK - offset_bytes, offset_bytes);
 		if (!err)
 			err = zero_blocks(v, &rq, first, end, trim);
 		if (!err)
-			err = lc_volume_write(v, &rq, NULL, after, end * LC_BLOCK);
+			err = lc_volume_write(v, &rq, NULL, end_bytes - end * LC_BLOCK,
+					      end * LC_BLOCK);
 	}
 	return err ? err : lc_volume_finish(v, &rq, flags);
 }
@@ -147,7 +147,7 @@ int lc_zero(struct lc_volume *v, u64 len_bytes, u64 offset_bytes, unsigned flags
 int lc_trim(struct lc_volume *v, u64 len_bytes, u64 offset_bytes, unsigned flags)
 {
 	struct lc_stats *stats = &v->core->stats;
-	struct lc_request rq = {.counted = true};
+	struct lc_request rq = {.counted = true, .since_ns = lc_now_ns()};
 	u64 first, end;
 	int err;
 
@@ -157,7 +157,7 @@ int lc_trim(struct lc_volume *v, u64 len_bytes, u64 offset_bytes, unsigned flags
 	count(v, &stats->trims, &stats->trim_bytes, len_bytes);
 	if (!v->log)
 		return lc_direct_trim(v, len_bytes, offset_bytes, flags);
-	lc_whole_blocks(v, len_bytes, offset_bytes, &first, &end);
+	lc_whole_blocks(len_bytes, offset_bytes, &first, &end);
 	err = zero_blocks(v, &rq, first, end, true);
 	return err ? err : lc_volume_finish(v, &rq, flags);
 }
