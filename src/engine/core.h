@@ -8,8 +8,9 @@
  *
  *	cache       open, start, drain, close: ties the rooms together
  *	recover     what the SSD says, before any thread runs
- *	writeback   dirty blocks to the backing stores; moves the tail
- *	volume      read and write of clients
+ *	writeback   when to sweep; moves the tail. sweep: zeros and dirty blocks to the backing stores
+ *	volume      what clients do: read, write, zero; direct, without a log
+ *	range       who changes which blocks right now
  *	log         records to the SSD; group commit; buffers
  *	core        this
  */
