@@ -54,7 +54,7 @@ struct lc_area {
 /* A stretch of a store or volume that is all alike. */
 struct lc_extent {
 	u64 len_bytes;
-	bool hole; /* takes no space, and reads as zeros */
+	bool hole; /* reads as zeros, and was never written: it need not be copied */
 };
 
 struct lc_store_ops {
@@ -84,9 +84,9 @@ struct lc_store {
 	u64 size_bytes;	  /* any number; not necessarily a multiple of anything */
 	u32 block_bytes;  /* logical block: 512 .. 4096, a power of two */
 	/*
-	 * What zero() is good for, as far as it can be known beforehand. can_zero: it zeroes without
-	 * transferring the data, in much less time than that would take. can_punch: also by giving the
-	 * space back.
+	 * What zero() does without transferring the data, in much less time than that would take, as far
+	 * as it can be known beforehand; either may be true without the other. can_zero: it keeps the space;
+	 * can_punch: it gives it back.
 	 */
 	bool can_zero, can_punch;
 };

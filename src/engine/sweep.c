@@ -502,14 +502,15 @@ static int zero_range(struct lc_sweep *sw, struct lc_volume *v, const struct lc_
 	if (end > v->size_bytes)
 		end = v->size_bytes;
 	while (at < end && !err) {
-		u64 step = s->can_zero ? ZERO_STEP_BYTES : SLOW_ZERO_STEP_BYTES;
+		bool punch = e->trim && s->can_punch;
+		u64 step = punch || s->can_zero ? ZERO_STEP_BYTES : SLOW_ZERO_STEP_BYTES;
 
 		if (stopped(sw))
 			return -ECANCELED;
 		give_way(sw, v);
 		if (step > end - at)
 			step = end - at;
-		if (lc_store_zero(s, step, at, e->trim && s->can_punch))
+		if (lc_store_zero(s, step, at, punch))
 			err = write_zeros(sw, s, step, at);
 		at += step;
 	}

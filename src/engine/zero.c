@@ -29,17 +29,21 @@ bool lc_volume_can_trim(const struct lc_volume *v)
 
 bool lc_volume_can_fast_zero(const struct lc_volume *v)
 {
-	return v->backing->can_zero;
+	return v->backing->can_zero || v->backing->can_punch;
 }
 
-/* Let write-back get ahead, if the store is slow and has much to zero. [lock; released meanwhile] */
+/* Will the backing store zero a range without writing it? */
+static bool is_fast(const struct lc_volume *v, bool trim)
+{
+	return v->backing->can_zero || (trim && v->backing->can_punch);
+}
+
+/* Let write-back get ahead of a slow store that has much to zero. [lock; released meanwhile] */
 static void pace(struct lc_volume *v)
 {
 	struct lc_core *c = v->core;
 	u64 end_ns = lc_now_ns() + c->settings.client_timeout_ms * LC_NS_PER_MS / 2;
 
-	if (v->backing->can_zero)
-		return;
 	while (c->ring.zeros.blocks_of[v->id] > SLOW_PENDING_BLOCKS)
 		if (lc_log_wait_zeroed(v->log, end_ns))
 			break;
@@ -68,7 +72,8 @@ static int zero_range(struct lc_volume *v, struct lc_request *rq, u64 block, u32
 	int err;
 
 	lc_mutex_lock(&c->lock);
-	pace(v);
+	if (!is_fast(v, trim))
+		pace(v);
 	lc_range_enter_first(&v->ranges, &range);
 	err = lc_log_still_wanted(log, rq->since_ns);
 	while (!err && !lc_log_reserve_zero(log, v->id, block, nr, trim, &chunk))
@@ -124,7 +129,7 @@ int lc_zero(struct lc_volume *v, u64 len_bytes, u64 offset_bytes, unsigned flags
 	int err;
 
 	assert(end_bytes <= v->size_bytes && !(flags & ~(LC_FUA | LC_MAY_TRIM | LC_FAST_ONLY)));
-	if (flags & LC_FAST_ONLY && !v->backing->can_zero)
+	if (flags & LC_FAST_ONLY && !is_fast(v, trim))
 		return -EOPNOTSUPP;
 	count(v, &stats->zeros, &stats->zero_bytes, len_bytes);
 	if (!v->log)

@@ -14,7 +14,8 @@
  *
  *   Not detected: a program that opens the file or device without asking for anything (dd, a
  *   virtual machine without image locking); a loop device whose backing file is given as well; one
- *   disk under two device numbers (two paths of a multipath disk without dm-multipath).
+ *   disk under two device numbers (two paths of a multipath disk without dm-multipath); on NFS,
+ *   another client if the mount keeps locks to itself (nolock, local_lock=flock or all).
  */
 #ifndef LOGCACHE_IO_FILE_H
 #define LOGCACHE_IO_FILE_H
@@ -24,11 +25,18 @@
 
 /* It will hold a cache: warn when the file is sparse or unwritten, because flushes suffer. */
 #define LC_FILE_CACHE 1u
+/*
+ * Which kind of queue lc_queue_open() makes: neither flag, io_uring if there is any, else libaio, and
+ * one line in the log that says why; one of them, that one, or an error. Never both.
+ */
+#define LC_FILE_IO_URING 2u
+#define LC_FILE_IO_AIO 4u
 
 /*
  * Open the regular file or block device at PATH for reading and writing, with O_DIRECT where its
  * file system has it, and lock it (above). The lock belongs to the open file: it survives a fork,
- * and falls when the last process that has the store has closed it or ended. Nothing is written.
+ * and falls when the last process that has the store has closed it or ended. Nothing is written; a
+ * file's time of modification changes, because its file system is asked whether it can punch holes.
  *
  * -ENOENT, -EACCES, -EROFS, -EBUSY (in use), -EISDIR, -ENOTBLK (neither file nor block device),
  * -ENODATA (empty), -EOPNOTSUPP (a URI, or a logical block above 4096 bytes), or what the system

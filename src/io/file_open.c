@@ -319,9 +319,10 @@ static int go_buffered(struct lc_file *f, struct lc_error *err)
 			       "file system",
 			       f->path, strerror(errno));
 	f->align_bytes = 1;
-	lc_log(LC_LOG_WARNING,
-	       "'%s': its file system refuses O_DIRECT, so everything is cached a second time in the "
-	       "kernel's memory; put it on ext4 or xfs, or use a block device",
+	lc_log(LC_LOG_INFO,
+	       "'%s': its file system refuses O_DIRECT: its I/O is buffered, that is, cached a second "
+	       "time in the kernel's memory; flushes make data durable all the same; ext4, xfs or a "
+	       "block device do without",
 	       f->path);
 	return 0;
 }
@@ -400,6 +401,7 @@ int lc_file_open(const char *path, unsigned flags, struct lc_store **out, struct
 	struct lc_file *f;
 	int rc = refuse_uri(path, err);
 
+	assert(!(flags & LC_FILE_IO_URING) || !(flags & LC_FILE_IO_AIO));
 	if (rc)
 		return rc;
 	f = calloc(1, sizeof(*f));
@@ -407,6 +409,7 @@ int lc_file_open(const char *path, unsigned flags, struct lc_store **out, struct
 		return lc_fail(err, -ENOMEM, "no memory to open '%s': free some", path);
 	f->fd = -1;
 	f->tail_fd = -1;
+	f->io = flags & (LC_FILE_IO_URING | LC_FILE_IO_AIO);
 	f->store.ops = &lc_file_ops;
 	f->path = strdup(path);
 	f->store.name = f->path;
@@ -418,6 +421,7 @@ int lc_file_open(const char *path, unsigned flags, struct lc_store **out, struct
 		lc_store_close(&f->store);
 		return rc;
 	}
+	lc_file_probe_space(f);
 	if (flags & LC_FILE_CACHE)
 		lc_file_warn_unwritten(f);
 	*out = &f->store;

@@ -7,7 +7,7 @@
  *
  *	0                                     main_end          size     end of its 4 KiB block
  *	|------------- main descriptor -----------|-- tail_fd -----|- - - - - - -|
- *	     O_DIRECT; pread, pwrite, io_uring       page cache      zeros / dropped
+ *	 O_DIRECT; pread, pwrite, io_uring, libaio   page cache      zeros / dropped
  *
  * Where the size is a multiple of the logical block, main_end is the size and there is no tail
  * descriptor. Otherwise O_DIRECT could not write the last bytes without making the file grow, and
@@ -36,6 +36,7 @@ struct lc_file {
 	int tail_fd; /* -1: not needed */
 	u64 main_end_bytes;
 	u32 align_bytes; /* of transfers on fd: the logical block with O_DIRECT, else 1 */
+	unsigned io;	 /* LC_FILE_IO_URING, LC_FILE_IO_AIO, or 0: auto */
 	mode_t type;	 /* S_IFREG or S_IFBLK */
 	dev_t dev;	 /* a file is {dev, ino}, ... */
 	ino_t ino;
@@ -51,7 +52,7 @@ static inline struct lc_file *lc_file_of(struct lc_store *s)
 	return (struct lc_file *)s; /* the first member */
 }
 
-/* --- file.c --- */
+/* --- file_io.c --- */
 
 /*
  * Account for one attempt to transfer what is left of IO, of which WANT_BYTES in all are to be
@@ -76,6 +77,14 @@ void lc_file_tell_shrunk(struct lc_file *f);
 /* Sleep a moment before something that said EAGAIN is tried again. */
 void lc_file_nap(void);
 
+/* All of IO, a read or write, in the caller's thread. 0 or -errno. */
+int lc_file_sync_io(struct lc_file *f, struct lc_io *io);
+
+/* Make durable what was written through either descriptor. 0 or -errno. */
+int lc_file_sync_flush(struct lc_file *f);
+
+/* --- file.c --- */
+
 /*
  * A further descriptor of the same inode, buffered, with FLAGS (O_RDONLY, O_RDWR). -ESTALE if the
  * path leads elsewhere by now.
@@ -87,9 +96,26 @@ int lc_file_reopen(const struct lc_file *f, int flags);
 /* Log a warning with the remedy if the file's blocks are missing or were never written. */
 void lc_file_warn_unwritten(const struct lc_file *f);
 
-/* --- the queues: each a file that fills in a struct lc_queue_ops --- */
+/* --- file_space.c --- */
 
+/* Find out what zero() can do, and set can_zero and can_punch. The content is not touched. */
+void lc_file_probe_space(struct lc_file *f);
+
+/* The operations zero and extent of struct lc_store_ops. */
+int lc_file_zero(struct lc_store *s, u64 len_bytes, u64 offset_bytes, bool punch);
+int lc_file_extent(struct lc_store *s, u64 len_bytes, u64 offset_bytes, struct lc_extent *out);
+
+/* --- the kinds of queues: each a file that fills in a struct lc_queue_ops --- */
+
+/* uring.c */
 int lc_uring_queue_open(struct lc_file *f, unsigned depth, const struct lc_area *areas,
 			unsigned nr_areas, struct lc_queue **out, struct lc_error *err);
+
+#define LC_URING_WHY_LEN 256u
+/* Why lc_uring_queue_open said RC, as far as the system tells: fit for "not available: WHY". */
+void lc_uring_why(int rc, char why[LC_URING_WHY_LEN]);
+
+/* aio.c: no areas, because libaio registers no memory. */
+int lc_aio_queue_open(struct lc_file *f, unsigned depth, struct lc_queue **out, struct lc_error *err);
 
 #endif

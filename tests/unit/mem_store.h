@@ -5,7 +5,8 @@
  *
  * A mem_store implements all of store.h: synchronous calls from any thread, and queues, whose I/O
  * is done in the owner's thread when it is started. The memory is sparse, so a store of many GiB costs
- * what is touched. It never loses anything by itself: tests of crashes cut it off at a chosen write
+ * what is touched. Blocks can be given back (zero with punch), and are then holes until they are written.
+ * It never loses anything by itself: tests of crashes cut it off at a chosen write
  * (`dies_at_write`, of which the sectors in `torn_mask` still arrive), or build the image by hand.
  *
  * Each program includes it once; everything is static.
@@ -34,10 +35,14 @@
 /* How much a store can grow. */
 #define MEM_SLACK_BYTES (1u << 20)
 
+/* What the trace calls a zero() without and with punch: not an operation of a queue. */
+#define MEM_IO_ZERO ((enum lc_io_op)100)
+#define MEM_IO_PUNCH ((enum lc_io_op)101)
+
 struct mem_trace {
-	enum lc_io_op op; /* writes and flushes alone are remembered */
+	enum lc_io_op op; /* writes, flushes and zeroes alone are remembered */
 	u64 offset_bytes;
-	u32 len_bytes;
+	u64 len_bytes;
 };
 
 struct mem_store {
@@ -45,16 +50,20 @@ struct mem_store {
 	struct lc_mutex lock; /* guards the rest */
 	u8 *data;
 	size_t map_bytes;
+	u8 *taken; /* a bit for each block: written or zeroed, and not punched since */
+	size_t taken_bytes;
 
-	u64 reads, writes, flushes;
+	u64 reads, writes, flushes, zeroes, punches, extents;
 	struct mem_trace trace[MEM_TRACE_MAX]; /* since mem_forget */
 	unsigned nr_trace;
 
 	u64 bad_blocks[MEM_BAD_MAX]; /* cannot be read */
 	unsigned nr_bad_blocks;
-	int read_error, write_error, flush_error; /* every one fails while it is not 0 */
+	int read_error, write_error, flush_error; /* every one fails while it is not 0, */
+	int zero_error, extent_error;		  /* and changes nothing */
 	u64 dies_at_write;			  /* as counted by `writes`; 0: never */
 	u64 dies_at_flush;
+	u64 dies_at_zero; /* as counted by `zeroes` and `punches` together; the first half arrives */
 	u8 torn_mask; /* of each block of the fatal write: the sectors that arrive all the same */
 	bool dead;    /* everything fails until mem_revive */
 };
@@ -85,10 +94,30 @@ static bool mem_is_bad(const struct mem_store *m, u64 offset_bytes, u32 len_byte
 	return false;
 }
 
-static void mem_remember(struct mem_store *m, enum lc_io_op op, u64 offset_bytes, u32 len_bytes)
+static void mem_remember(struct mem_store *m, enum lc_io_op op, u64 offset_bytes, u64 len_bytes)
 {
 	if (m->nr_trace < MEM_TRACE_MAX)
 		m->trace[m->nr_trace++] = (struct mem_trace){op, offset_bytes, len_bytes};
+}
+
+/* Does this block take space? Also if a test put something there by hand. */
+static bool mem_is_taken(const struct mem_store *m, u64 block)
+{
+	const u8 *p = m->data + block * LC_BLOCK;
+
+	return (m->taken[block / 8] & 1u << block % 8) || p[0] || memcmp(p, p + 1, LC_BLOCK - 1);
+}
+
+static void mem_take(struct mem_store *m, u64 offset_bytes, u64 len_bytes, bool take)
+{
+	u64 end = (offset_bytes + len_bytes + LC_BLOCK - 1) / LC_BLOCK;
+
+	for (u64 block = offset_bytes / LC_BLOCK; block < end; block++) {
+		if (take)
+			m->taken[block / 8] |= (u8)(1u << block % 8);
+		else
+			m->taken[block / 8] &= (u8) ~(1u << block % 8);
+	}
 }
 
 static int mem_read(struct lc_store *s, void *buf, u32 len_bytes, u64 offset_bytes)
@@ -133,6 +162,7 @@ static int mem_write(struct lc_store *s, const void *buf, u32 len_bytes, u64 off
 				memcpy(m->data + to, (const u8 *)buf + at,
 				       left < LC_SECTOR ? left : LC_SECTOR);
 		}
+		mem_take(m, offset_bytes, len_bytes, true);
 	}
 	lc_mutex_unlock(&m->lock);
 	return err;
@@ -152,6 +182,52 @@ static int mem_flush(struct lc_store *s)
 			m->dead = true;
 			err = -EIO;
 		}
+	}
+	lc_mutex_unlock(&m->lock);
+	return err;
+}
+
+static int mem_zero(struct lc_store *s, u64 len_bytes, u64 offset_bytes, bool punch)
+{
+	struct mem_store *m = mem_of(s);
+	int err;
+
+	lc_mutex_lock(&m->lock);
+	err = m->dead ? -EIO : m->zero_error;
+	if (!err) {
+		if (punch)
+			m->punches++;
+		else
+			m->zeroes++;
+		mem_remember(m, punch ? MEM_IO_PUNCH : MEM_IO_ZERO, offset_bytes, len_bytes);
+		if (m->dies_at_zero && m->zeroes + m->punches == m->dies_at_zero) {
+			m->dead = true;
+			len_bytes = len_bytes / 2 / LC_SECTOR * LC_SECTOR;
+			punch = false; /* the block in the middle may be half zeroed */
+			err = -EIO;
+		}
+		memset(m->data + offset_bytes, 0, len_bytes);
+		mem_take(m, offset_bytes, len_bytes, !punch);
+	}
+	lc_mutex_unlock(&m->lock);
+	return err;
+}
+
+static int mem_extent(struct lc_store *s, u64 len_bytes, u64 offset_bytes, struct lc_extent *out)
+{
+	struct mem_store *m = mem_of(s);
+	u64 end = offset_bytes + len_bytes, at;
+	int err;
+
+	lc_mutex_lock(&m->lock);
+	m->extents++;
+	err = m->dead ? -EIO : m->extent_error;
+	if (!err) {
+		out->hole = !mem_is_taken(m, offset_bytes / LC_BLOCK);
+		for (at = offset_bytes / LC_BLOCK + 1;
+		     at * LC_BLOCK < end && mem_is_taken(m, at) != out->hole; at++)
+			;
+		out->len_bytes = (at * LC_BLOCK < end ? at * LC_BLOCK : end) - offset_bytes;
 	}
 	lc_mutex_unlock(&m->lock);
 	return err;
@@ -263,34 +339,57 @@ static void mem_close(struct lc_store *s)
 	struct mem_store *m = mem_of(s);
 
 	munmap(m->data, m->map_bytes);
+	munmap(m->taken, m->taken_bytes);
 	lc_mutex_destroy(&m->lock);
 }
 
-/* A store of zeros. */
+static UNUSED u8 *mem_map(size_t n)
+{
+	u8 *p = mmap(NULL, n, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
+		     -1, 0);
+
+	assert_true(p != MAP_FAILED);
+	return p;
+}
+
+/*
+ * A store of zeros, all of it a hole, that can zero and punch. Take that away with zero_error =
+ * -EOPNOTSUPP, or by setting can_zero and can_punch of the store.
+ */
 static UNUSED void mem_open(struct mem_store *m, const char *name, u64 size_bytes)
 {
 	static const struct lc_store_ops ops = {
 		.read = mem_read,
 		.write = mem_write,
 		.flush = mem_flush,
+		.zero = mem_zero,
+		.extent = mem_extent,
 		.queue_open = mem_queue_open,
 		.close = mem_close,
 	};
 
 	*m = (struct mem_store){
-		.store = {.ops = &ops, .name = name, .size_bytes = size_bytes, .block_bytes = LC_SECTOR},
+		.store =
+			{
+				.ops = &ops,
+				.name = name,
+				.size_bytes = size_bytes,
+				.block_bytes = LC_SECTOR,
+				.can_zero = true,
+				.can_punch = true,
+			},
 		.map_bytes = size_bytes + MEM_SLACK_BYTES,
+		.taken_bytes = (size_bytes + MEM_SLACK_BYTES) / LC_BLOCK / 8 + 1,
 	};
 	lc_mutex_init(&m->lock);
-	m->data = mmap(NULL, m->map_bytes, PROT_READ | PROT_WRITE,
-		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	assert_true(m->data != MAP_FAILED);
+	m->data = mem_map(m->map_bytes);
+	m->taken = mem_map(m->taken_bytes);
 }
 
 /* Count and trace from here on. */
 static UNUSED void mem_forget(struct mem_store *m)
 {
-	m->reads = m->writes = m->flushes = 0;
+	m->reads = m->writes = m->flushes = m->zeroes = m->punches = m->extents = 0;
 	m->nr_trace = 0;
 }
 
@@ -298,8 +397,8 @@ static UNUSED void mem_forget(struct mem_store *m)
 static UNUSED void mem_revive(struct mem_store *m)
 {
 	m->dead = false;
-	m->dies_at_write = m->dies_at_flush = 0;
-	m->read_error = m->write_error = m->flush_error = 0;
+	m->dies_at_write = m->dies_at_flush = m->dies_at_zero = 0;
+	m->read_error = m->write_error = m->flush_error = m->zero_error = m->extent_error = 0;
 	m->nr_bad_blocks = 0;
 }
 

@@ -1,20 +1,35 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * test_io_queue.c - queues of the file store: batches, more I/O than the depth, odd sizes, kicks,
- * deadlines, and what happens where the kernel grants less than we ask for.
+ * test_io_queue.c - queues of the file store: batches, more I/O than the depth, odd sizes, errors,
+ * kicks, deadlines. Every test runs on io_uring and on libaio: the contract is the same. What the kinds
+ * do where the kernel grants less than they ask for is in test_io_fallback.c and test_io_aio.c.
  */
 #include "test_io.h"
 
-#include <linux/filter.h>
-#include <linux/seccomp.h>
 #include <pthread.h>
 #include <signal.h>
-#include <sys/prctl.h>
-#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
 
 #include "logcache/rt.h"
+
+/* The kind of queue that the test is about. */
+static int kind_setup(void **state)
+{
+	test_setup(state);
+	store_flags = *(const unsigned *)*state;
+	return 0;
+}
+
+/* Skip the test where the kernel does not even look at the arguments. */
+static void need_kind(void **state)
+{
+	bool uring = *(const unsigned *)*state == LC_FILE_IO_URING;
+	long rc = syscall(uring ? SYS_io_uring_setup : SYS_io_setup, 0, NULL);
+
+	if (rc < 0 && (errno == ENOSYS || errno == EPERM))
+		SKIP(uring ? "no io_uring here" : "no libaio here");
+}
 
 static struct lc_queue *open_queue(struct lc_store *s, unsigned depth, void *area, size_t n)
 {
@@ -90,7 +105,7 @@ static void batch(bool registered, unsigned depth)
 
 static void many(void **state)
 {
-	(void)state;
+	need_kind(state);
 	batch(true, 8);
 	batch(false, 8);
 	batch(true, 1);
@@ -106,7 +121,7 @@ static void areas(void **state)
 	struct lc_area a[2] = {{buf, 65536}, {buf + 65536, 65536}};
 	struct lc_queue *q;
 
-	(void)state;
+	need_kind(state);
 	assert_int_equal(lc_queue_open(s, 4, a, 2, &q, NULL), 0);
 	fill(buf, 1 << 20, 0, 2);
 	one(q, LC_IO_WRITE, buf, 1 << 20, 0);
@@ -128,7 +143,7 @@ static void odd_sizes(void **state)
 	static const u64 sizes[] = {511, 512 * 5, 4096 * 3 + 17, 4096 + 4095};
 	u8 *buf = lc_alloc(32768);
 
-	(void)state;
+	need_kind(state);
 	for (unsigned i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
 		u64 size = sizes[i];
 		u32 whole = (u32)((size + 4095) / 4096 * 4096);
@@ -165,7 +180,7 @@ static void errors(void **state)
 	struct lc_io io = {.op = LC_IO_READ, .buf = buf, .len_bytes = 8192, .offset_bytes = 65536};
 	struct lc_io *got;
 
-	(void)state;
+	need_kind(state);
 	/* The file ends in the middle of the I/O: the first half comes, the rest never does. */
 	assert_int_equal(truncate(path, 65536 + 4096), 0);
 	lc_queue_submit(q, &io);
@@ -177,6 +192,61 @@ static void errors(void **state)
 	lc_queue_close(q);
 	lc_store_close(s);
 	lc_free(buf, 8192);
+}
+
+/* The first part of a read completes while it is submitted, and the rest has to follow. */
+static void cut_at_once(void **state)
+{
+	u8 *buf = lc_alloc(8192);
+	struct lc_io io = {.op = LC_IO_READ, .buf = buf, .len_bytes = 8192, .offset_bytes = 65536};
+	struct lc_store *s;
+	struct lc_queue *q;
+
+	need_kind(state);
+	if (!mount_fs("tmpfs", "tmpfs", "size=2m"))
+		SKIP("cannot mount a tmpfs, where reads complete at once");
+	assert_int_equal(close(creat(path_in_mount("x"), 0600)), 0);
+	assert_int_equal(truncate(path_in_mount("x"), 1 << 20), 0);
+	s = open_store(path_in_mount("x"));
+	assert_int_equal(truncate(path_in_mount("x"), 65536 + 4096), 0);
+	q = open_queue(s, 4, NULL, 0);
+	lc_queue_submit(q, &io);
+	lc_queue_start(q);
+	assert_ptr_equal(lc_queue_wait(q, lc_now_ns() + 5 * LC_NS_PER_S), &io);
+	assert_int_equal(io.result, -EIO);
+	lc_queue_close(q);
+	lc_store_close(s);
+	lc_free(buf, 8192);
+	assert_int_equal(umount(mount_point), 0);
+}
+
+/* A file system without O_DIRECT: the same, through the page cache. */
+static void buffered(void **state)
+{
+	const u64 size = 4096 * 100 + 17;
+	u8 *buf = lc_alloc(4096 * 101);
+	struct lc_store *s;
+	struct lc_queue *q;
+
+	need_kind(state);
+	if (!mount_fs("ramfs", "ramfs", NULL))
+		SKIP("cannot mount a ramfs");
+	assert_int_equal(lc_file_create(path_in_mount("x"), size, NULL), 0);
+	s = open_store(path_in_mount("x"));
+	assert_non_null(strstr(log_text, "refuses O_DIRECT"));
+	q = open_queue(s, 4, buf, 4096 * 101);
+	fill(buf, 4096 * 101, 0, 1);
+	one(q, LC_IO_WRITE, buf, 4096 * 101, 0);
+	one(q, LC_IO_FLUSH, NULL, 0, 0);
+	memset(buf, 0xee, 4096 * 101);
+	one(q, LC_IO_READ, buf, 4096 * 101, 0);
+	check_filled(buf, size, 0, 1);
+	check_zero(buf + size, 4096 * 101 - size);
+	lc_queue_close(q);
+	lc_store_close(s);
+	assert_int_equal(size_of(path_in_mount("x")), size);
+	lc_free(buf, 4096 * 101);
+	assert_int_equal(umount(mount_point), 0);
 }
 
 /* --- kick and deadline --- */
@@ -207,7 +277,7 @@ static void kick(void **state)
 	struct lc_thread t;
 	u64 start_ns;
 
-	(void)state;
+	need_kind(state);
 	/* During the wait; before the wait; several become one. */
 	start_ns = lc_now_ns();
 	assert_int_equal(lc_thread_start(&t, "test-kick", kick_main, &k), 0);
@@ -250,7 +320,7 @@ static void deadline(void **state)
 	struct itimerval every = {{0, 3000}, {0, 3000}}, never = {{0, 0}, {0, 0}};
 	u64 start_ns = lc_now_ns();
 
-	(void)state;
+	need_kind(state);
 	assert_null(lc_queue_wait(q, 0));
 	assert_null(lc_queue_wait(q, 1));
 	assert_true(lc_now_ns() - start_ns < 100 * LC_NS_PER_MS);
@@ -278,7 +348,7 @@ static void poll_only(void **state)
 	struct lc_io io = {.op = LC_IO_WRITE, .buf = buf, .len_bytes = 1 << 20};
 	struct lc_io *got = NULL;
 
-	(void)state;
+	need_kind(state);
 	lc_queue_submit(q, &io);
 	lc_queue_start(q);
 	for (unsigned i = 0; i < 2000 && !got; i++) {
@@ -302,7 +372,7 @@ static void reopen_at_once(void **state)
 	const char *path = make_file("reopen", 1 << 20);
 	u8 *buf = lc_alloc(1 << 20);
 
-	(void)state;
+	need_kind(state);
 	for (unsigned i = 0; i < 50; i++) {
 		struct lc_store *s = open_store(path);
 		struct lc_queue *q = open_queue(s, 8, buf, 1 << 20);
@@ -315,88 +385,133 @@ static void reopen_at_once(void **state)
 	lc_free(buf, 1 << 20);
 }
 
-/* --- less than we ask for --- */
-
-static int work_without_memlock(void *arg)
+/* nbdkit forks between the opening of the stores and that of the queues that serve. */
+static int use_after_fork(void *arg)
 {
-	struct rlimit limit = {64 << 10, 64 << 10};
-	struct lc_store *s = arg;
-	struct lc_area area = {lc_alloc(4 << 20), 4 << 20};
+	u8 *buf = lc_alloc(65536);
+	struct lc_io w = {.op = LC_IO_WRITE, .buf = buf, .len_bytes = 65536, .offset_bytes = 65536};
+	struct lc_io f = {.op = LC_IO_FLUSH};
 	struct lc_queue *q;
-	char *first;
 
-	if (setrlimit(RLIMIT_MEMLOCK, &limit) < 0 || setgid(65534) < 0 || setuid(65534) < 0)
-		return 1;
-	for (unsigned i = 0; i < 2; i++) {
-		struct lc_io io = {.op = LC_IO_WRITE, .buf = area.base, .len_bytes = 1 << 20};
-		struct lc_io *got;
-
-		if (lc_queue_open(s, 8, &area, 1, &q, NULL))
-			return 2;
-		lc_queue_submit(q, &io);
-		got = lc_queue_wait(q, LC_FOREVER);
-		if (got != &io || io.result)
-			return 3;
-		lc_queue_close(q);
-	}
-	/* One message, however many queues. */
-	first = strstr(log_text, "LimitMEMLOCK");
-	if (!first)
-		return 4;
-	return strstr(first + 1, "LimitMEMLOCK") ? 5 : 0;
+	fill(buf, 65536, 65536, 3);
+	MUST(lc_queue_open(arg, 4, NULL, 0, &q, NULL) == 0);
+	lc_queue_submit(q, &w);
+	MUST(lc_queue_wait(q, LC_FOREVER) == &w && w.result == 0);
+	lc_queue_submit(q, &f);
+	MUST(lc_queue_wait(q, LC_FOREVER) == &f && f.result == 0);
+	lc_queue_close(q);
+	lc_store_close(arg);
+	return 0;
 }
 
-static void no_memlock(void **state)
+static void forked(void **state)
 {
+	const char *path = make_file("forked", 1 << 20);
+	struct lc_store *s = open_store(path);
+	u8 *buf = lc_alloc(65536);
+	struct lc_queue *q;
+
+	need_kind(state);
+	q = open_queue(s, 4, buf, 65536);
+	one(q, LC_IO_READ, buf, 65536, 0);
+	lc_queue_close(q);
+	assert_int_equal(in_child(use_after_fork, s), 0);
+	/* The child closed its store; ours has the lock, and works. */
+	q = open_queue(s, 4, buf, 65536);
+	one(q, LC_IO_READ, buf, 65536, 65536);
+	check_filled(buf, 65536, 65536, 3);
+	lc_queue_close(q);
+	lc_store_close(s);
+	lc_free(buf, 65536);
+}
+
+/* --- no space --- */
+
+/*
+ * A sparse file can find its file system full in the middle of a write: it says ENOSPC, which the
+ * engine tells from a broken disk, and works again when there is space.
+ */
+static void fill_up(const char *path, u64 size_bytes)
+{
+	u8 *buf = lc_alloc(1 << 20);
 	struct lc_store *s;
-
-	(void)state;
-	if (geteuid() != 0)
-		skip();
-	s = open_store(make_file("memlock", 4 << 20));
-	assert_int_equal(in_child(work_without_memlock, s), 0);
-	lc_store_close(s);
-}
-
-static int open_without_uring(void *arg)
-{
-	struct sock_filter code[] = {
-		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_io_uring_setup, 0, 1),
-		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
-		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
-	};
-	struct sock_fprog prog = {sizeof(code) / sizeof(code[0]), code};
 	struct lc_queue *q;
+	struct lc_io io = {.op = LC_IO_WRITE, .buf = buf, .len_bytes = 1 << 20};
+	unsigned refused = 0;
 
-	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 ||
-	    prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &prog) < 0)
-		return 77;
-	if (lc_queue_open(arg, 8, NULL, 0, &q, NULL) != -EPERM)
-		return 1;
-	return strstr(log_text, "io_uring is not available") ? 0 : 2;
-}
-
-static void no_uring(void **state)
-{
-	struct lc_store *s = open_store(make_file("uring", 1 << 20));
-	int rc = in_child(open_without_uring, s);
-
-	(void)state;
+	assert_int_equal(truncate(path, (off_t)size_bytes), 0);
+	s = open_store(path);
+	q = open_queue(s, 4, buf, 1 << 20);
+	fill(buf, 1 << 20, 0, 1);
+	while (io.offset_bytes < size_bytes && !refused) {
+		lc_queue_submit(q, &io);
+		assert_ptr_equal(lc_queue_wait(q, LC_FOREVER), &io);
+		if (io.result == -ENOSPC)
+			refused++;
+		else
+			assert_int_equal(io.result, 0);
+		io.offset_bytes += 1 << 20;
+	}
+	assert_int_equal(refused, 1);
+	assert_int_equal(lc_store_write(s, buf, 1 << 20, size_bytes - (1 << 20)), -ENOSPC);
+	/* Give the first MiB back: then there is room for it once more. */
+	if (s->can_punch) {
+		assert_int_equal(lc_store_zero(s, 2 << 20, 0, true), 0);
+		assert_int_equal(lc_store_flush(s), 0);
+		one(q, LC_IO_WRITE, buf, 1 << 20, 0);
+		one(q, LC_IO_FLUSH, NULL, 0, 0);
+		one(q, LC_IO_READ, buf, 1 << 20, 0);
+		check_filled(buf, 1 << 20, 0, 1);
+	}
+	lc_queue_close(q);
 	lc_store_close(s);
-	if (rc == 77)
-		skip();
-	assert_int_equal(rc, 0);
+	lc_free(buf, 1 << 20);
 }
 
-#define TEST(f) cmocka_unit_test_setup(f, test_setup)
+static void full_tmpfs(void **state)
+{
+	need_kind(state);
+	if (!mount_fs("tmpfs", "tmpfs", "size=5632k"))
+		SKIP("cannot mount a tmpfs");
+	assert_int_equal(close(creat(path_in_mount("sparse"), 0600)), 0);
+	fill_up(path_in_mount("sparse"), 16 << 20);
+	assert_int_equal(umount(mount_point), 0);
+}
+
+static void full_ext4(void **state)
+{
+	const char *path = make_file("image", 16 << 20);
+	char dev[64];
+
+	need_kind(state);
+	if (!attach_loop(path, 512, dev))
+		SKIP("no loop devices");
+	if (!shell("mkfs.ext4 -q -b 4096 -O ^has_journal %s 2>/dev/null", dev) ||
+	    !mount_fs(dev, "ext4", NULL)) {
+		detach_loop(dev);
+		SKIP("cannot make and mount an ext4");
+	}
+	assert_int_equal(close(creat(path_in_mount("sparse"), 0600)), 0);
+	fill_up(path_in_mount("sparse"), 64 << 20);
+	assert_int_equal(umount(mount_point), 0);
+	detach_loop(dev);
+}
+
+static unsigned uring = LC_FILE_IO_URING, aio = LC_FILE_IO_AIO;
+
+#define BOTH(f)                                            \
+	{#f " on io_uring", f, kind_setup, NULL, &uring},  \
+	{                                                  \
+#f " on libaio", f, kind_setup, NULL, &aio \
+	}
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(many),	  TEST(areas),	  TEST(odd_sizes), TEST(errors),
-		TEST(kick),	  TEST(deadline), TEST(poll_only), TEST(reopen_at_once),
-		TEST(no_memlock), TEST(no_uring),
+		BOTH(many),	   BOTH(areas),	 BOTH(odd_sizes),      BOTH(errors),
+		BOTH(cut_at_once), BOTH(kick),	 BOTH(deadline),       BOTH(poll_only),
+		BOTH(buffered),	   BOTH(forked), BOTH(reopen_at_once), BOTH(full_tmpfs),
+		BOTH(full_ext4),
 	};
 
 	return cmocka_run_group_tests(tests, group_setup, group_teardown);
