@@ -13,10 +13,10 @@ JOB = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../fio-jobs/v
 
 def fio(server, size, *options):
     done = subprocess.run(
-        ["fio", *options, "--output-format=terse", JOB], check=False, text=True,
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        env={**os.environ, "NBD_URI": server.uri, "SIZE": str(size)}, timeout=300,
-        cwd=os.path.dirname(server.socket))
+        ["fio", "--ioengine=nbd", f"--uri={server.uri}", f"--size={size}", *options,
+         "--output-format=terse", JOB],
+        check=False, text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, timeout=300, cwd=os.path.dirname(server.socket))
     assert done.returncode == 0, f"fio: {done.stdout}"
 
 
