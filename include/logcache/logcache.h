@@ -116,9 +116,32 @@ int lc_cache_open(struct lc_store *ssd, const struct lc_volume_spec *specs, unsi
 /* Start the threads. On failure the cache is as lc_cache_open left it, and can be closed. */
 int lc_cache_start(struct lc_cache *c, struct lc_error *err);
 
+/* --- attach and detach, while clients go on; from one thread at a time --- */
+
+enum lc_cache_state { LC_CACHE_NONE, LC_CACHE_ATTACHING, LC_CACHE_ATTACHED, LC_CACHE_DETACHING };
+
+/*
+ * Give a cache to volumes that are being served without one; it was formatted before. Clients notice nothing. The
+ * cache begins empty: what it has of these volumes is dropped. Refused like an opening, and besides if it
+ * holds anything dirty. Once the volumes use it, this goes on until everything that was written without it is
+ * durable on the backing stores, however often that fails. SSD stays the caller's until it is detached.
+ * -EBUSY: there is one, or one is being attached or detached; -ECANCELED: lc_cache_interrupt; the cache is in
+ * use then all the same, but nothing is written back.
+ */
+int lc_cache_attach(struct lc_cache *c, struct lc_store *ssd, struct lc_error *err);
+
+/*
+ * Write everything back, serve the volumes without the cache, and let go of its SSD. Clients wait only for the
+ * last bit of write-back. On failure the cache stays as it was.
+ */
+int lc_cache_detach(struct lc_cache *c, struct lc_error *err);
+
+/* End what lc_cache_attach, lc_cache_detach and lc_cache_drain are waiting for, for good: before closing. */
+void lc_cache_interrupt(struct lc_cache *c);
+
 /*
  * Write everything back until tail = head, while clients may go on. Returns 0 when nothing dirty
- * was left at some moment after the call, or what a store answered.
+ * was left at some moment after the call, or what a store answered. -EBUSY while attaching or detaching.
  */
 int lc_cache_drain(struct lc_cache *c);
 
@@ -131,8 +154,9 @@ int lc_cache_close(struct lc_cache *c);
 
 /* The I-th volume of the specs given to lc_cache_open. */
 struct lc_volume *lc_cache_volume(struct lc_cache *c, unsigned i);
-/* Is there an SSD? */
-bool lc_cache_has_ssd(const struct lc_cache *c);
+
+/* Do the volumes go through a cache now? */
+bool lc_cache_has_ssd(struct lc_cache *c);
 
 /* Size in bytes: that of its backing store. */
 u64 lc_volume_size_bytes(const struct lc_volume *v);
@@ -198,7 +222,8 @@ struct lc_stats {
 	u64 zeroed_blocks; /* on the backing stores */
 	/* trouble */
 	u64 ssd_errors, backing_errors, crc_errors, lost_blocks;
-	/* state now */
+	/* state now; all but the first are 0 without a cache */
+	enum lc_cache_state state;
 	u64 head_id, tail_id, seq, durable_seq, epoch;
 	u64 nr_segments, dirty_segments, dirty_blocks, cached_blocks, capacity_blocks;
 	u64 pending_zero_blocks; /* to be zeroed on the backing stores */

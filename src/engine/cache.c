@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * cache.c - format, open, start, drain, close: ties the rooms together.
+ * cache.c - format, open, start, drain, close, insight: ties the rooms together.
  *
  * Opening has two halves. The first only reads: metadata, recovery, and whether each backing store is the
  * one that the cache knows (I12); every refusal is in it. The second begins the new epoch: the
@@ -9,20 +9,8 @@
 #include <assert.h>
 #include <string.h>
 
+#include "cache.h"
 #include "fingerprint.h"
-#include "recover.h"
-#include "writeback.h"
-
-struct lc_cache {
-	struct lc_core core;
-	struct lc_log log;
-	struct lc_writeback writeback;
-	struct lc_recovery recovery;
-	struct lc_volume *volumes; /* [nr_volumes], in the order of the specs */
-	struct lc_volume *by_id[LC_VOLUMES_MAX + 1];
-	bool changed[LC_NR_PAGES]; /* metadata pages to be written at opening */
-	unsigned nr_volumes;
-};
 
 /* --- format --- */
 
@@ -143,275 +131,7 @@ static int check_arguments(const struct lc_volume_spec *specs, unsigned nr,
 
 /* --- opening, first half: decide (no writes) --- */
 
-static const char *shown(const char *name)
-{
-	return *name ? name : "(default)";
-}
-
-/* What the backing store of a volume does not have yet. */
-static u64 dirty_blocks_of(const struct lc_ring *ring, u8 id)
-{
-	return ring->dirty_of[id] + (LC_MUTANT(zeros_are_not_dirty) ? 0 : ring->zeros.blocks_of[id]);
-}
-
-/* Forget what the cache holds of a volume; nothing of it is dirty. */
-static void drop_volume(struct lc_cache *c, struct lc_volume_entry *e)
-{
-	struct lc_ring *ring = &c->core.ring;
-
-	for (u32 i = 0; i < ring->index.nr_slots && ring->live_of[e->id]; i++) {
-		u64 key = ring->index.slots[i].key;
-
-		if (key & LC_SLOT_LIVE && lc_key_volume(key) == e->id)
-			lc_block_drop(ring, ring->index.base + i);
-	}
-	e->from_seq = c->recovery.cut_seq + 1;
-}
-
-/* Samples of the fingerprint whose change an entry above the tail, or a lost block, explains. */
-static u64 explained(const struct lc_core *core, const struct lc_volume_entry *e)
-{
-	const struct lc_ring *ring = &core->ring;
-	u64 which = 0;
-
-	for (unsigned i = 0; i < LC_NR_SAMPLES; i++) {
-		u64 block = lc_sample_block(e->size_bytes, i);
-		u32 slot = lc_index_find(&ring->index, e->id, block);
-
-		if (slot && lc_index_slot(&ring->index, slot)->key & LC_SLOT_DIRTY)
-			which |= 1ull << i;
-		if (lc_zeros_cover(&ring->zeros, lc_place(e->id, block)))
-			which |= 1ull << i;
-		/* A sweep that failed may have written it before it was lost. */
-		if (lc_bad_mask(&core->meta.bad, e->id, block))
-			which |= 1ull << i;
-	}
-	return which;
-}
-
-/* Another volume whose fingerprint these samples are, or NULL. */
-static const struct lc_volume_entry *owner_of(const struct lc_cache *c,
-					      const struct lc_volume_entry *e,
-					      const u32 samples[LC_NR_SAMPLES], u64 compare)
-{
-	for (u32 id = 1; id <= LC_VOLUMES_MAX; id++) {
-		const struct lc_volume_entry *other = &c->core.meta.volumes[id];
-		u64 differ = 0;
-
-		if (!other->id || other == e || other->size_bytes != e->size_bytes)
-			continue;
-		for (unsigned i = 0; i < LC_NR_SAMPLES; i++)
-			differ |= (u64)(samples[i] != other->samples[i]) << i;
-		if (!(differ & compare & ~explained(&c->core, other)))
-			return other;
-	}
-	return NULL;
-}
-
-/* Is this the backing store that the table entry is about? */
-static int check_backing(struct lc_cache *c, struct lc_volume_entry *e, struct lc_store *backing,
-			 struct lc_error *err)
-{
-	u64 dirty = dirty_blocks_of(&c->core.ring, e->id);
-	u64 compare = ~explained(&c->core, e);
-	u32 samples[LC_NR_SAMPLES];
-	void *scratch;
-	const struct lc_volume_entry *owner;
-	bool same = true;
-	int ret;
-
-	if (backing->size_bytes < e->size_bytes)
-		return lc_fail(err, -EBUSY,
-			       "%s: has %llu bytes, but had %llu when the cache %s last served it as volume "
-			       "%s: give the right backing store, or restore its size%s",
-			       backing->name, (unsigned long long)backing->size_bytes,
-			       (unsigned long long)e->size_bytes, c->core.ssd->name, shown(e->name),
-			       dirty ? "; the cache holds data that was not written back to it yet" :
-				       "");
-	scratch = lc_alloc(LC_BLOCK);
-	if (!scratch)
-		return lc_fail(err, -ENOMEM, "%s: no memory to check it", backing->name);
-	ret = lc_samples_read(backing, e->size_bytes, compare, scratch, samples);
-	lc_free(scratch, LC_BLOCK);
-	if (ret)
-		return lc_fail(err, ret, "%s: cannot be read: %s", backing->name, strerror(-ret));
-	for (unsigned i = 0; i < LC_NR_SAMPLES; i++)
-		if (compare & 1ull << i && samples[i] != e->samples[i])
-			same = false;
-	if (same)
-		return 0;
-	owner = owner_of(c, e, samples, compare);
-	if (dirty && owner)
-		return lc_fail(err, -EBUSY,
-			       "%s: is not the backing store of volume %s, for which the cache %s holds %llu "
-			       "blocks that were not written back yet, but looks like that of volume %s: "
-			       "are they swapped? nothing was changed",
-			       backing->name, shown(e->name), c->core.ssd->name,
-			       (unsigned long long)dirty, shown(owner->name));
-	if (dirty)
-		return lc_fail(err, -EBUSY,
-			       "%s: is not the backing store that the cache %s belongs to, or somebody wrote "
-			       "to it without the cache, which holds %llu blocks for volume %s that were "
-			       "not written back yet: give the right backing store; nothing was changed",
-			       backing->name, c->core.ssd->name, (unsigned long long)dirty,
-			       shown(e->name));
-	lc_log(LC_LOG_WARNING,
-	       "%s: was changed without the cache, or is another one than before: the clean blocks "
-	       "cached for volume %s are dropped",
-	       backing->name, shown(e->name));
-	drop_volume(c, e);
-	memcpy(e->samples, samples, sizeof samples);
-	c->changed[lc_volume_page(e->id)] = true;
-	return 0;
-}
-
-/*
- * A store has grown whose old end was inside a sector: cached copies of that sector have zeros where new data is
- * now. What is clean is dropped, for good; what is dirty has to go to the store as it was.
- */
-static int check_growth(struct lc_cache *c, struct lc_volume_entry *e,
-			const struct lc_store *backing, struct lc_error *err)
-{
-	if (e->size_bytes % LC_SECTOR == 0)
-		return 0;
-	if (dirty_blocks_of(&c->core.ring, e->id))
-		return lc_fail(err, -EBUSY,
-			       "%s: has grown from %llu bytes, which is not a multiple of %u, while the "
-			       "cache %s held data that was not written back: give it that size "
-			       "again, serve it once with on-exit=drain, then let it grow",
-			       backing->name, (unsigned long long)e->size_bytes, LC_SECTOR,
-			       c->core.ssd->name);
-	drop_volume(c, e);
-	return 0;
-}
-
-static bool specified(const struct lc_volume_spec *specs, unsigned nr, const char *name)
-{
-	for (unsigned i = 0; i < nr; i++)
-		if (!strcmp(specs[i].name, name))
-			return true;
-	return false;
-}
-
-static struct lc_volume_entry *find_entry(struct lc_cache *c, const char *name)
-{
-	for (u32 id = 1; id <= LC_VOLUMES_MAX; id++)
-		if (c->core.meta.volumes[id].id && !strcmp(c->core.meta.volumes[id].name, name))
-			return &c->core.meta.volumes[id];
-	return NULL;
-}
-
-/* Does the cache hold anything of a volume that must not be forgotten? */
-static bool disposable(const struct lc_cache *c, u8 id)
-{
-	return !dirty_blocks_of(&c->core.ring, id) && !lc_bad_any(&c->core.meta.bad, id);
-}
-
-/*
- * A table entry for a new volume: an unused one, or that of a volume which is not served (SPECS has NR volumes)
- * and not needed. What the log still has under its id is void from now on.
- */
-static struct lc_volume_entry *new_entry(struct lc_cache *c, const struct lc_volume_spec *specs,
-					 const char *name)
-{
-	struct lc_volume_entry *e = NULL;
-
-	for (u32 id = 1; id <= LC_VOLUMES_MAX && !e; id++)
-		if (!c->core.meta.volumes[id].id)
-			e = &c->core.meta.volumes[id];
-	for (u32 id = 1; id <= LC_VOLUMES_MAX && !e; id++)
-		if (!specified(specs, c->nr_volumes, c->core.meta.volumes[id].name) &&
-		    disposable(c, id))
-			e = &c->core.meta.volumes[id];
-	if (!e)
-		return NULL;
-	if (e->id) {
-		lc_log(LC_LOG_WARNING, "%s: volume %s is forgotten, to make room for %s",
-		       c->core.ssd->name, shown(e->name), shown(name));
-		drop_volume(c, e);
-	}
-	*e = (struct lc_volume_entry){
-		.id = e - c->core.meta.volumes,
-		.from_seq = c->recovery.cut_seq + 1,
-	};
-	memcpy(e->name, name, strlen(name));
-	lc_random(e->uuid, sizeof e->uuid);
-	return e;
-}
-
-/* The I-th volume: a table entry, and a fingerprint of its present size. */
-static int bind_volume(struct lc_cache *c, const struct lc_volume_spec *specs, unsigned i,
-		       struct lc_error *err)
-{
-	const struct lc_volume_spec *spec = &specs[i];
-	struct lc_store *backing = spec->backing;
-	struct lc_volume_entry *e = find_entry(c, spec->name);
-	int ret = 0;
-
-	if (e)
-		ret = check_backing(c, e, backing, err);
-	else
-		e = new_entry(c, specs, spec->name);
-	if (!e)
-		return lc_fail(err, -ENOSPC,
-			       "%s: the cache knows %u volumes already, and holds data for all of them that "
-			       "was not written back yet: there is no room for %s; serve them once with "
-			       "on-exit=drain",
-			       c->core.ssd->name, LC_VOLUMES_MAX, shown(spec->name));
-	if (ret)
-		return ret;
-	if (e->size_bytes && e->size_bytes < backing->size_bytes) {
-		ret = check_growth(c, e, backing, err);
-		if (ret)
-			return ret;
-	}
-	if (e->size_bytes != backing->size_bytes) {
-		void *scratch = lc_alloc(LC_BLOCK);
-
-		if (!scratch)
-			return lc_fail(err, -ENOMEM, "%s: no memory to read it", backing->name);
-		e->size_bytes = backing->size_bytes;
-		ret = lc_samples_read(backing, e->size_bytes, ~0ull, scratch, e->samples);
-		lc_free(scratch, LC_BLOCK);
-		if (ret)
-			return lc_fail(err, ret, "%s: cannot be read: %s", backing->name,
-				       strerror(-ret));
-		c->changed[lc_volume_page(e->id)] = true;
-	}
-	c->volumes[i].log = &c->log;
-	c->volumes[i].id = e->id;
-	c->by_id[e->id] = &c->volumes[i];
-	return 0;
-}
-
-/*
- * I12: a cache never starts without a backing store that it holds dirty data for. A volume that is left out
- * without any loses its clean blocks: nobody knows what happens to its backing store meanwhile.
- */
-static int check_absent(struct lc_cache *c, struct lc_error *err)
-{
-	for (u32 id = 1; id <= LC_VOLUMES_MAX; id++) {
-		struct lc_volume_entry *e = &c->core.meta.volumes[id];
-		u64 dirty = dirty_blocks_of(&c->core.ring, id);
-
-		if (!e->id || c->by_id[id])
-			continue;
-		if (dirty)
-			return lc_fail(err, -EBUSY,
-				       "%s: the cache holds %llu blocks for volume %s that were not "
-				       "written back yet: serve that volume, too, with its backing store of "
-				       "%llu bytes; nothing was changed",
-				       c->core.ssd->name, (unsigned long long)dirty, shown(e->name),
-				       (unsigned long long)e->size_bytes);
-		if (e->from_seq > c->recovery.cut_seq || LC_MUTANT(absent_stays_cached))
-			continue;
-		drop_volume(c, e);
-		c->changed[lc_volume_page(e->id)] = true;
-	}
-	return 0;
-}
-
-static int decide(struct lc_cache *c, const struct lc_volume_spec *specs, struct lc_error *err)
+static int decide(struct lc_cache *c, bool attach, struct lc_error *err)
 {
 	struct lc_core *core = &c->core;
 	int ret = lc_meta_load(&core->meta, core->ssd, err);
@@ -424,22 +144,12 @@ static int decide(struct lc_cache *c, const struct lc_volume_spec *specs, struct
 		return lc_fail(err, ret, "%s: no memory for the index of %llu blocks",
 			       core->ssd->name, (unsigned long long)core->meta.sb.device_blocks);
 	ret = lc_recover(core, &c->recovery, err);
-	for (u32 id = 1; id <= LC_VOLUMES_MAX && !ret; id++)
-		if (core->meta.volumes[id].from_seq > c->recovery.cut_seq + 1)
-			ret = lc_fail(err, -EUCLEAN,
-				      "%s: volume %s begins at record %llu, but the log ends at %llu: the "
-				      "cache device is corrupt; nothing was changed",
-				      core->ssd->name, shown(core->meta.volumes[id].name),
-				      (unsigned long long)core->meta.volumes[id].from_seq,
-				      (unsigned long long)c->recovery.cut_seq);
-	for (unsigned i = 0; i < c->nr_volumes && !ret; i++)
-		ret = bind_volume(c, specs, i, err);
-	return ret ? ret : check_absent(c, err);
+	return ret ? ret : lc_bind_volumes(c, attach, err);
 }
 
 /* --- opening, second half: begin the epoch --- */
 
-static int write_page(struct lc_cache *c, u32 page)
+int lc_ssd_write_page(struct lc_cache *c, u32 page)
 {
 	return lc_meta_write(&c->core.meta, &c->core.lock, page,
 			     (struct lc_flusher){lc_meta_flush_store, NULL, c->core.ssd});
@@ -459,29 +169,47 @@ static int begin_epoch(struct lc_cache *c, struct lc_error *err)
 	sb->clean = false;
 	ret = LC_MUTANT(epoch_not_durable) ?
 		      0 :
-		      write_page(c, LC_PAGE_SUPERBLOCK); /* I1: before any other write */
+		      lc_ssd_write_page(c, LC_PAGE_SUPERBLOCK); /* I1: before any other write */
 	for (u32 i = 0; i < LC_NR_BAD_PAGES; i++)
 		c->changed[LC_PAGE_BAD + i] |= c->core.meta.bad.changed[i];
 	for (u32 page = LC_PAGE_VOLUMES; page < LC_NR_PAGES && !ret; page++)
 		if (c->changed[page] || c->core.meta.lonely[page])
-			ret = write_page(c, page);
+			ret = lc_ssd_write_page(c, page);
 	if (ret)
 		return lc_fail(err, ret, "%s: cannot write the metadata of the cache: %s",
 			       c->core.ssd->name, strerror(-ret));
 	return 0;
 }
 
-static void destroy(struct lc_cache *c)
+/* Let go of everything that stands on the SSD. */
+static void forget_ssd(struct lc_cache *c)
 {
 	lc_writeback_destroy(&c->writeback);
 	lc_log_destroy(&c->log);
-	lc_scratch_destroy(&c->core);
 	if (c->core.ring.segments)
 		lc_ring_destroy(&c->core.ring);
 	if (c->core.meta.ssd)
 		lc_meta_destroy(&c->core.meta);
+	c->core.meta = (struct lc_meta){0};
+	c->recovery = (struct lc_recovery){0};
+	memset(c->by_id, 0, sizeof c->by_id);
+	memset(c->changed, 0, sizeof c->changed);
+	for (unsigned i = 0; c->volumes && i < c->nr_volumes; i++) {
+		c->volumes[i].id = 0;
+		c->volumes[i].touched = 0;
+		c->volumes[i].failing = false;
+	}
+	c->core.stalled_since_ns = 0;
+	c->core.ssd = NULL;
+}
+
+static void destroy(struct lc_cache *c)
+{
+	forget_ssd(c);
+	lc_scratch_destroy(&c->core);
 	for (unsigned i = 0; c->volumes && i < c->nr_volumes; i++)
 		lc_ranges_destroy(&c->volumes[i].ranges);
+	lc_cond_destroy(&c->core.path);
 	lc_mutex_destroy(&c->core.lock);
 	lc_free(c->volumes, c->nr_volumes * sizeof *c->volumes);
 	lc_free(c, sizeof *c);
@@ -494,25 +222,43 @@ static int no_memory(const struct lc_cache *c, struct lc_error *err)
 		       c->core.ring.segment_blocks * LC_BLOCK);
 }
 
-/* Everything that needs an SSD. */
-static int open_ssd(struct lc_cache *c, const struct lc_volume_spec *specs, struct lc_error *err)
+int lc_ssd_open(struct lc_cache *c, bool attach, struct lc_error *err)
 {
 	struct lc_store *ssd = c->core.ssd;
 	/* What we are about to read is to be durable: a killed server may have left it in a cache. */
 	int ret = LC_MUTANT(open_without_flush) ? 0 : lc_store_flush(ssd);
 
 	if (ret)
-		return lc_fail(err, ret, "%s: flush fails: %s", ssd->name, strerror(-ret));
-	ret = decide(c, specs, err);
+		lc_fail(err, ret, "%s: flush fails: %s", ssd->name, strerror(-ret));
+	if (!ret)
+		ret = decide(c, attach, err);
 	if (!ret && lc_log_init(&c->log, &c->core, c->recovery.cut_seq + 1))
 		ret = no_memory(c, err);
 	if (!ret && lc_writeback_init(&c->writeback, &c->core, &c->log, c->by_id))
 		ret = no_memory(c, err);
 	if (!ret)
 		ret = begin_epoch(c, err);
+	if (ret) {
+		forget_ssd(c);
+		return ret;
+	}
 	c->log.epoch = c->core.meta.sb.epoch;
 	c->log.first = c->core.meta.sb.first;
-	return ret;
+	c->core.attachment++;
+	return 0;
+}
+
+int lc_ssd_close(struct lc_cache *c, int err)
+{
+	struct lc_superblock *sb = &c->core.meta.sb;
+
+	if (!err) {
+		sb->clean = true;
+		sb->durable_seq = c->log.durable_seq;
+		err = lc_ssd_write_page(c, LC_PAGE_SUPERBLOCK);
+	}
+	forget_ssd(c);
+	return err;
 }
 
 int lc_cache_open(struct lc_store *ssd, const struct lc_volume_spec *specs, unsigned nr_specs,
@@ -530,6 +276,7 @@ int lc_cache_open(struct lc_store *ssd, const struct lc_volume_spec *specs, unsi
 	c->core.settings = *settings;
 	c->nr_volumes = nr_specs;
 	lc_mutex_init(&c->core.lock);
+	lc_cond_init(&c->core.path);
 	c->volumes = lc_alloc(nr_specs * sizeof *c->volumes);
 	if (!c->volumes) {
 		destroy(c);
@@ -539,17 +286,24 @@ int lc_cache_open(struct lc_store *ssd, const struct lc_volume_spec *specs, unsi
 		struct lc_volume *v = &c->volumes[i];
 
 		v->core = &c->core;
+		memcpy(v->name, specs[i].name, strlen(specs[i].name));
 		v->backing = specs[i].backing;
 		v->size_bytes = v->backing->size_bytes;
 		v->nr_blocks = lc_blocks_of(v->size_bytes);
 		lc_ranges_init(&v->ranges, &c->core.lock);
 	}
-	ret = ssd ? open_ssd(c, specs, err) : 0;
-	if (ret)
-		destroy(c);
-	else
-		*out = c;
-	return ret;
+	if (ssd) {
+		ret = lc_ssd_open(c, false, err);
+		if (ret) {
+			destroy(c);
+			return ret;
+		}
+		for (unsigned i = 0; i < nr_specs; i++)
+			c->volumes[i].log = &c->log;
+		c->state = LC_CACHE_ATTACHED;
+	}
+	*out = c;
+	return 0;
 }
 
 /* --- life --- */
@@ -571,38 +325,35 @@ int lc_cache_start(struct lc_cache *c, struct lc_error *err)
 
 int lc_cache_drain(struct lc_cache *c)
 {
-	return c->core.ssd ? lc_writeback_drain(&c->writeback) : 0;
-}
+	enum lc_cache_state state;
 
-/* Without an SSD: what was written to the backing stores is durable. */
-static int flush_all(struct lc_cache *c)
-{
-	int err = 0;
-
-	for (unsigned i = 0; i < c->nr_volumes; i++) {
-		int ret = lc_store_flush(c->volumes[i].backing);
-
-		if (ret)
-			err = ret;
-	}
-	return err;
+	lc_mutex_lock(&c->core.lock);
+	state = c->state;
+	lc_mutex_unlock(&c->core.lock);
+	if (state == LC_CACHE_NONE)
+		return 0;
+	return state == LC_CACHE_ATTACHED ? lc_writeback_drain(&c->writeback) : -EBUSY;
 }
 
 int lc_cache_close(struct lc_cache *c)
 {
-	struct lc_superblock *sb = &c->core.meta.sb;
-	int err;
+	int err = 0;
 
-	if (!c->core.ssd) {
-		err = flush_all(c);
-	} else {
-		lc_writeback_stop(&c->writeback);
-		err = lc_log_stop(&c->log);
-		if (!err) {
-			sb->clean = true;
-			sb->durable_seq = c->log.durable_seq;
-			err = write_page(c, LC_PAGE_SUPERBLOCK);
+	assert(c->state == LC_CACHE_NONE || c->state == LC_CACHE_ATTACHED);
+	for (unsigned i = 0; i < c->nr_volumes; i++)
+		if (!c->volumes[i].log || c->volumes[i].flush_backing) {
+			int ret = lc_store_flush(c->volumes[i].backing);
+
+			if (ret)
+				err = ret;
 		}
+	if (c->state == LC_CACHE_ATTACHED) {
+		int ret;
+
+		lc_writeback_stop(&c->writeback);
+		ret = lc_ssd_close(c, lc_log_stop(&c->log));
+		if (ret)
+			err = ret;
 	}
 	destroy(c);
 	return err;
@@ -614,9 +365,14 @@ struct lc_volume *lc_cache_volume(struct lc_cache *c, unsigned i)
 	return &c->volumes[i];
 }
 
-bool lc_cache_has_ssd(const struct lc_cache *c)
+bool lc_cache_has_ssd(struct lc_cache *c)
 {
-	return c->core.ssd;
+	bool has;
+
+	lc_mutex_lock(&c->core.lock);
+	has = c->volumes[0].log; /* they all have one, or none has */
+	lc_mutex_unlock(&c->core.lock);
+	return has;
 }
 
 u64 lc_volume_size_bytes(const struct lc_volume *v)
@@ -633,7 +389,8 @@ void lc_cache_stats(struct lc_cache *c, struct lc_stats *out)
 
 	lc_mutex_lock(&core->lock);
 	*out = core->stats;
-	if (!core->ssd) {
+	out->state = c->state;
+	if (!c->volumes[0].log) {
 		lc_mutex_unlock(&core->lock);
 		return;
 	}

@@ -25,6 +25,12 @@ struct lc_core {
 	struct lc_settings settings; /* constant after opening */
 
 	struct lc_mutex lock;
+	/* Guarded by lock. */
+	bool hold;	     /* writers of all volumes wait: the path is about to change (path.h) */
+	struct lc_cond path; /* HOLD, a volume's path or its counts have changed */
+	u32 path_waiters;
+	u64 attachment; /* how often an SSD was attached: seqs of another one mean nothing */
+
 	struct lc_ring ring;   /* guarded by lock */
 	struct lc_meta meta;   /* guarded as meta.h says */
 	struct lc_stats stats; /* guarded by lock; the counters of it */
@@ -34,5 +40,12 @@ struct lc_core {
 	u64 client_ops; /* guarded by lock: is anybody there? */
 	void *scratch; /* guarded by lock: unused scratch memory of requests, linked through its first word */
 };
+
+/*
+ * A request waits since SINCE_NS. If that took longer than its client's patience, the client may have given up, sent it
+ * again elsewhere, and written something newer since: then it must not run any more. -ESHUTDOWN if its client is
+ * gone. [lock; released meanwhile]
+ */
+int lc_core_still_wanted(struct lc_core *c, u64 since_ns);
 
 #endif

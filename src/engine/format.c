@@ -234,11 +234,14 @@ bool lc_superblock_decode(const void *block, struct lc_superblock *sb)
 
 #define VOLUME_BYTES 512u
 #define VOLUME_ID 0
+#define VOLUME_FLAGS 4
 #define VOLUME_SIZE 8
 #define VOLUME_FROM_SEQ 16
 #define VOLUME_UUID 32
 #define VOLUME_NAME 64
 #define VOLUME_SAMPLES 128
+
+#define VOLUME_UNVERIFIED 1u
 
 _Static_assert(PAGE_PAYLOAD + LC_VOLUMES_PER_PAGE * VOLUME_BYTES <= LC_BLOCK, "volume page");
 _Static_assert(VOLUME_SAMPLES + 4 * LC_NR_SAMPLES <= VOLUME_BYTES, "volume entry");
@@ -249,6 +252,7 @@ void lc_volume_encode(void *block, unsigned index, const struct lc_volume_entry 
 
 	assert(index < LC_VOLUMES_PER_PAGE);
 	put32(block, at + VOLUME_ID, v->id);
+	put32(block, at + VOLUME_FLAGS, v->unverified ? VOLUME_UNVERIFIED : 0);
 	put64(block, at + VOLUME_SIZE, v->size_bytes);
 	put64(block, at + VOLUME_FROM_SEQ, v->from_seq);
 	memcpy((u8 *)block + at + VOLUME_UUID, v->uuid, LC_UUID_BYTES);
@@ -260,17 +264,19 @@ void lc_volume_encode(void *block, unsigned index, const struct lc_volume_entry 
 bool lc_volume_decode(const void *block, unsigned index, struct lc_volume_entry *v)
 {
 	size_t at = PAGE_PAYLOAD + index * VOLUME_BYTES;
-	u32 id = get32(block, at + VOLUME_ID);
+	u32 id = get32(block, at + VOLUME_ID), flags = get32(block, at + VOLUME_FLAGS);
 
 	assert(index < LC_VOLUMES_PER_PAGE);
 	v->id = id;
+	v->unverified = flags & VOLUME_UNVERIFIED;
 	v->size_bytes = get64(block, at + VOLUME_SIZE);
 	v->from_seq = get64(block, at + VOLUME_FROM_SEQ);
 	memcpy(v->uuid, (const u8 *)block + at + VOLUME_UUID, LC_UUID_BYTES);
 	memcpy(v->name, (const u8 *)block + at + VOLUME_NAME, LC_NAME_BYTES);
 	for (unsigned i = 0; i < LC_NR_SAMPLES; i++)
 		v->samples[i] = get32(block, at + VOLUME_SAMPLES + 4 * i);
-	return id <= LC_VOLUMES_MAX && v->name[LC_NAME_BYTES - 1] == 0 &&
+	return id <= LC_VOLUMES_MAX && !(flags & ~VOLUME_UNVERIFIED) &&
+	       v->name[LC_NAME_BYTES - 1] == 0 &&
 	       (id == 0 || (v->size_bytes > 0 && v->size_bytes <= LC_BLOCK_NR_MAX * LC_BLOCK));
 }
 

@@ -183,7 +183,8 @@ struct lc_volume_entry {
 	u8 uuid[LC_UUID_BYTES];
 	char name[LC_NAME_BYTES];
 	u64 size_bytes;
-	u64 from_seq;		    /* entries of this volume in older records are void */
+	bool unverified; /* served without the cache: the samples say nothing, only the size counts */
+	u64 from_seq;	 /* entries of this volume in older records are void */
 	u32 samples[LC_NR_SAMPLES]; /* fingerprint: crcs of sample blocks for this size_bytes */
 };
 

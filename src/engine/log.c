@@ -109,11 +109,6 @@ int lc_log_stop(struct lc_log *l)
 	l->stop = true;
 	lc_log_wake(l);
 	lc_log_unlock(l);
-	/* That was the last kick: now the thread may close its queue. */
-	lc_mutex_lock(&c->lock);
-	l->may_end = true;
-	lc_cond_broadcast(&l->progress);
-	lc_mutex_unlock(&c->lock);
 	lc_thread_join(&l->thread);
 	l->started = false;
 	return err;
@@ -132,9 +127,15 @@ void lc_log_unlock(struct lc_log *l)
 	bool kick = l->kick;
 
 	l->kick = false;
+	l->kickers += kick;
 	lc_mutex_unlock(&l->core->lock);
-	if (kick)
-		lc_queue_kick(l->queue);
+	if (!kick)
+		return;
+	lc_queue_kick(l->queue);
+	lc_mutex_lock(&l->core->lock);
+	if (!--l->kickers && l->stop)
+		lc_cond_broadcast(&l->progress);
+	lc_mutex_unlock(&l->core->lock);
 }
 
 /* --- buffers --- */
@@ -379,19 +380,6 @@ void lc_log_published(struct lc_log *l, const struct lc_chunk *chunk)
 		lc_cond_broadcast(&l->published);
 }
 
-int lc_log_still_wanted(struct lc_log *l, u64 since_ns)
-{
-	const struct lc_settings *s = &l->core->settings;
-	bool gone;
-
-	if (!s->abandoned || lc_now_ns() < since_ns + s->client_timeout_ms * LC_NS_PER_MS)
-		return 0;
-	lc_log_unlock(l);
-	gone = s->abandoned();
-	lc_mutex_lock(&l->core->lock);
-	return gone ? -ESHUTDOWN : 0;
-}
-
 /* Somebody waits for entries that zero: write-back, and the tail, take closed segments alone. [lock] */
 static void close_zeros(struct lc_log *l)
 {
@@ -435,7 +423,7 @@ int lc_log_wait_space(struct lc_log *l, u64 *since_ns)
 		if (lc_cond_wait(&l->space, &c->lock, deadline_ns))
 			break;
 	l->space_waiters--;
-	return lc_log_still_wanted(l, *since_ns);
+	return lc_core_still_wanted(c, *since_ns);
 }
 
 void lc_log_space(struct lc_log *l)

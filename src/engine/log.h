@@ -122,7 +122,7 @@ struct lc_log {
 	/* the log thread */
 	struct lc_thread thread;
 	bool started, stop;
-	bool may_end; /* nobody kicks its queue any more */
+	u32 kickers;  /* about to kick its queue, which has to stay until then */
 	bool running; /* start_result is set */
 	int start_result;
 	struct lc_error start_error;
@@ -192,13 +192,6 @@ void lc_log_published(struct lc_log *l, const struct lc_chunk *chunk);
  * than client_timeout_ms and its client is gone.
  */
 int lc_log_wait_space(struct lc_log *l, u64 *since_ns);
-
-/*
- * A request waits since SINCE_NS. If that took longer than its client's patience, the client may have given up, sent it
- * again elsewhere, and written something newer since: then it must not run any more. -ESHUTDOWN if its client is
- * gone. (The mutex is released meanwhile.)
- */
-int lc_log_still_wanted(struct lc_log *l, u64 since_ns);
 
 /* Wait (the mutex is released) until write-back has zeroed something, or DEADLINE_NS: then -ETIMEDOUT. */
 int lc_log_wait_zeroed(struct lc_log *l, u64 deadline_ns);

@@ -429,7 +429,7 @@ void lc_log_main(void *log)
 			complete(l, io);
 		}
 	}
-	while (l->queue && !l->may_end)
+	while (l->queue && l->kickers)
 		lc_cond_wait(&l->progress, lock, LC_FOREVER);
 	lc_mutex_unlock(lock);
 	if (l->queue)

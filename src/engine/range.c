@@ -55,12 +55,19 @@ static bool overlaps(const struct lc_range *r, const struct lc_range *other)
 	return false;
 }
 
-void lc_range_enter_alone(struct lc_ranges *rs, struct lc_range *r)
+bool lc_range_try_alone(struct lc_ranges *rs, struct lc_range *r)
 {
 	assert(r->exclusive);
-	while (overlaps(r, rs->newest) && !LC_MUTANT(part_ignores_pending))
-		lc_ranges_wait(rs);
+	if (overlaps(r, rs->newest) && !LC_MUTANT(part_ignores_pending))
+		return false;
 	lc_range_enter(rs, r);
+	return true;
+}
+
+void lc_range_enter_alone(struct lc_ranges *rs, struct lc_range *r)
+{
+	while (!lc_range_try_alone(rs, r))
+		lc_ranges_wait(rs);
 }
 
 void lc_range_enter_first(struct lc_ranges *rs, struct lc_range *r)

@@ -46,6 +46,8 @@ void lc_ranges_wait(struct lc_ranges *rs);
 
 /* R is filled in, and does not conflict. */
 void lc_range_enter(struct lc_ranges *rs, struct lc_range *r);
+/* Enter R, which is exclusive, if nothing overlaps it. */
+bool lc_range_try_alone(struct lc_ranges *rs, struct lc_range *r);
 /* Wait until nothing overlaps R, which is exclusive, and enter it. */
 void lc_range_enter_alone(struct lc_ranges *rs, struct lc_range *r);
 /*

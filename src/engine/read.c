@@ -10,7 +10,7 @@
 #include <assert.h>
 #include <string.h>
 
-#include "volume.h"
+#include "path.h"
 
 /* One block of a chunk. */
 struct piece {
@@ -26,8 +26,9 @@ struct piece {
 
 struct chunk {
 	struct lc_volume *v;
-	u8 *buf;	  /* the client's */
-	u64 offset_bytes; /* of the client's first byte */
+	struct lc_log *log; /* while the step is under way */
+	u8 *buf;	    /* the client's */
+	u64 offset_bytes;   /* of the client's first byte */
 	u64 end_bytes;
 	u64 block; /* the first one */
 	u32 nr;
@@ -62,7 +63,7 @@ static void deliver(struct chunk *c, u32 i, u8 mask, const u8 *src)
 static int look_up(struct chunk *c)
 {
 	struct lc_core *core = c->v->core;
-	struct lc_log *log = c->v->log;
+	struct lc_log *log = c->log;
 	struct lc_stats *st = c->stats;
 	int err = 0;
 
@@ -174,7 +175,7 @@ static void unpin(struct chunk *c)
 {
 	for (u32 i = 0; i < c->nr; i++)
 		if (c->pieces[i].slot)
-			lc_log_unpin(c->v->log, c->pieces[i].slot, c->pieces[i].pin);
+			lc_log_unpin(c->log, c->pieces[i].slot, c->pieces[i].pin);
 }
 
 /*
@@ -194,10 +195,10 @@ static int forget_bad(struct lc_core *core, u32 slot)
 	return 0;
 }
 
-static int read_chunk(struct chunk *c)
+/* 0, -EAGAIN, -errno; *STRAIGHT: nothing was done, the volume has no log. */
+static int read_chunk(struct chunk *c, bool *straight)
 {
 	struct lc_core *core = c->v->core;
-	struct lc_log *log = c->v->log;
 	bool failed = false, on_disk = false;
 	int err;
 
@@ -206,6 +207,12 @@ static int read_chunk(struct chunk *c)
 	c->stats->reads += c->begins;
 	c->begins = false;
 	c->stats->read_bytes += c->end_bytes - c->offset_bytes;
+	c->log = lc_path_read(c->v);
+	*straight = !c->log;
+	if (!c->log) {
+		lc_mutex_unlock(&core->lock);
+		return 0;
+	}
 	err = look_up(c);
 	c->misses = false;
 	for (u32 i = 0; i < c->nr; i++) {
@@ -238,7 +245,8 @@ static int read_chunk(struct chunk *c)
 	unpin(c);
 	if (c->misses)
 		lc_busy_end(&c->v->reads);
-	lc_log_unlock(log);
+	lc_path_read_done(c->v);
+	lc_log_unlock(c->log);
 	if (err)
 		return err;
 	return failed ? -EAGAIN : 0;
@@ -248,11 +256,11 @@ int lc_read(struct lc_volume *v, void *buf, u32 len_bytes, u64 offset_bytes)
 {
 	u64 at = offset_bytes, end = offset_bytes + len_bytes;
 	struct chunk c = {.v = v, .stats = &v->core->stats};
+	bool straight;
+	int64_t ret;
 	int err = 0;
 
 	assert(end <= v->size_bytes);
-	if (!v->log)
-		return lc_direct_read(v, buf, len_bytes, offset_bytes);
 	while (at < end && !err) {
 		u64 limit = (at / LC_BLOCK + LC_CHUNK_BLOCKS) * LC_BLOCK;
 
@@ -264,9 +272,15 @@ int lc_read(struct lc_volume *v, void *buf, u32 len_bytes, u64 offset_bytes)
 		c.begins = at == offset_bytes;
 		/* Each turn drops a bad clean copy, or finds a newer one. */
 		do
-			err = read_chunk(&c);
+			err = read_chunk(&c, &straight);
 		while (err == -EAGAIN);
-		at = c.end_bytes;
+		if (straight) {
+			ret = lc_direct_read(v, c.buf, c.end_bytes - at, at);
+			err = ret < 0 ? ret : 0;
+			at += ret;
+		} else {
+			at = c.end_bytes;
+		}
 	}
 	return err;
 }
@@ -284,11 +298,13 @@ int lc_volume_read_block(struct lc_volume *v, u64 block, void *buf)
 		.block = block,
 		.nr = 1,
 	};
+	bool straight;
 	int err;
 
 	do
-		err = read_chunk(&c);
+		err = read_chunk(&c, &straight);
 	while (err == -EAGAIN);
+	assert(!straight); /* the caller's write keeps the log */
 	return err;
 }
 

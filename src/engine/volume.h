@@ -17,7 +17,7 @@
  * position wins (I5); parts and zeros exclude everybody else. Nobody waits for a range while holding an
  * unpublished reservation.
  *
- * Locking: the engine mutex guards ranges, reads, touched and the failing store's state; the rest is constant.
+ * Locking: the engine mutex guards everything from `id` on; the rest is constant.
  */
 #ifndef LC_VOLUME_H
 #define LC_VOLUME_H
@@ -49,12 +49,16 @@ static inline void lc_busy_end(struct lc_busy *b)
 
 struct lc_volume {
 	struct lc_core *core;
-	struct lc_log *log; /* NULL: served straight from the backing store */
+	char name[LC_NAME_BYTES];
 	struct lc_store *backing;
 	u64 size_bytes;
 	u64 nr_blocks;
-	u8 id;
+	u8 id; /* in the cache */
 
+	struct lc_log *log;	   /* NULL: straight to the backing store. path.h */
+	u32 log_reads, log_writes; /* steps under way through the log */
+	u32 direct_writes;	   /* and straight */
+	bool flush_backing;	   /* with a log: what went straight before is not flushed yet */
 	struct lc_ranges ranges;
 	struct lc_busy reads;
 	u64 touched;  /* samples of the fingerprint that write-back wrote to (bit i: sample i) */
@@ -80,13 +84,23 @@ int lc_volume_read_cached(struct lc_volume *v, u64 block, void *buf, u8 *mask);
 struct lc_request {
 	u64 since_ns;	/* when it first waited for space */
 	u64 newest_seq; /* the last record that it is in */
+	u64 attachment; /* of which SSD */
+	bool direct;	/* some of it went straight to the backing store */
 	bool counted;	/* in the statistics */
 };
 
-/* Write data (BUF NULL: zeros) through the log. No lock held. */
-int lc_volume_write(struct lc_volume *v, struct lc_request *rq, const void *buf, u32 len_bytes,
+/* A part of it is in a record of the SSD that is attached. [lock] */
+static inline void lc_request_logged(struct lc_request *rq, const struct lc_core *c, u64 seq)
+{
+	if (seq > rq->newest_seq || rq->attachment != c->attachment)
+		rq->newest_seq = seq;
+	rq->attachment = c->attachment;
+}
+
+/* Write data (BUF NULL: zeros). No lock held. */
+int lc_volume_write(struct lc_volume *v, struct lc_request *rq, const void *buf, u64 len_bytes,
 		    u64 offset_bytes);
-/* All of it is in the log: make it durable, if FLAGS say so. */
+/* All of it is written: make it durable, if FLAGS say so. */
 int lc_volume_finish(struct lc_volume *v, const struct lc_request *rq, unsigned flags);
 
 /*
@@ -102,15 +116,19 @@ static inline void lc_whole_blocks(u64 len_bytes, u64 offset_bytes, u64 *first, 
 /* For zeros to be copied from. */
 extern const u8 lc_zero_block[LC_BLOCK];
 
-/* --- direct.c: without a log --- */
+/*
+ * --- direct.c: one step without a log ---
+ *
+ * They return how many bytes they did, 0 if the volume has a log by now, or -errno.
+ */
 
-int lc_direct_read(struct lc_volume *v, void *buf, u32 len_bytes, u64 offset_bytes);
+int64_t lc_direct_read(struct lc_volume *v, void *buf, u64 len_bytes, u64 offset_bytes);
 /* BUF NULL: zeros. */
-int lc_direct_write(struct lc_volume *v, const void *buf, u32 len_bytes, u64 offset_bytes,
-		    unsigned flags);
-int lc_direct_zero(struct lc_volume *v, u64 len_bytes, u64 offset_bytes, unsigned flags);
-int lc_direct_trim(struct lc_volume *v, u64 len_bytes, u64 offset_bytes, unsigned flags);
-int lc_direct_flush(struct lc_volume *v);
+int64_t lc_direct_write(struct lc_volume *v, struct lc_request *rq, const void *buf, u64 len_bytes,
+			u64 offset_bytes);
+/* Whole blocks. -EOPNOTSUPP: the store cannot. */
+int64_t lc_direct_zero(struct lc_volume *v, struct lc_request *rq, u64 len_bytes, u64 offset_bytes,
+		       bool punch);
 
 /* The sectors of block-relative bytes [from, to) as a mask. */
 static inline u8 lc_sector_mask(u32 from_bytes, u32 to_bytes)

@@ -5,7 +5,7 @@
 #include <assert.h>
 #include <string.h>
 
-#include "volume.h"
+#include "path.h"
 
 const u8 lc_zero_block[LC_BLOCK];
 
@@ -31,8 +31,7 @@ static void publish(struct lc_volume *v, struct lc_request *rq, const struct lc_
 	c->stats.writes += !rq->counted;
 	rq->counted = true;
 	c->stats.write_bytes += bytes;
-	if (chunk->seq > rq->newest_seq)
-		rq->newest_seq = chunk->seq;
+	lc_request_logged(rq, c, chunk->seq);
 	for (u32 i = 0; i < chunk->nr; i++) {
 		struct lc_slot *s = lc_index_slot(&ring->index, chunk->slot + i);
 		u32 old = chunk->slot;
@@ -56,44 +55,52 @@ static void publish(struct lc_volume *v, struct lc_request *rq, const struct lc_
 
 /* --- whole blocks --- */
 
+/* Somebody else changes these blocks. [lock; released meanwhile] */
+static int wait_for_ranges(struct lc_volume *v, struct lc_request *rq)
+{
+	if (!rq->since_ns)
+		rq->since_ns = lc_now_ns();
+	lc_ranges_wait(&v->ranges);
+	return lc_core_still_wanted(v->core, rq->since_ns);
+}
+
 /*
- * Write up to NR whole blocks, at most one chunk. Returns how many, or -errno. I6: they become visible only after
- * the copy.
+ * Write up to NR whole blocks, at most one chunk. Returns how many, 0 without a log, or -errno. I6: they
+ * become visible only after the copy.
  */
 static int write_whole(struct lc_volume *v, struct lc_request *rq, u64 block, u32 nr, const u8 *buf)
 {
 	struct lc_core *c = v->core;
-	struct lc_log *log = v->log;
+	struct lc_log *log;
 	struct lc_range range = {.block = block};
 	struct lc_chunk chunk;
 	bool reused = false;
+	int err;
 
 	if (nr > LC_CHUNK_BLOCKS)
 		nr = LC_CHUNK_BLOCKS;
 	lc_mutex_lock(&c->lock);
+	err = lc_path_write(v, rq, &log);
+	if (err || !log) {
+		lc_mutex_unlock(&c->lock);
+		return err;
+	}
 	for (;;) {
 		u32 free = lc_ranges_free(&v->ranges, block, nr);
-		int err;
 
-		if (!free) {
-			if (!rq->since_ns)
-				rq->since_ns = lc_now_ns();
-			lc_ranges_wait(&v->ranges);
-			err = lc_log_still_wanted(log, rq->since_ns);
-			if (!err)
-				continue;
-			lc_log_unlock(log);
-			return err;
-		}
-		if (nr == 1) {
+		if (nr == 1 && free) {
 			u32 slot = lc_index_find(&c->ring.index, v->id, block);
 
 			reused = slot && lc_log_reuse(log, slot, &chunk);
 		}
-		if (reused || lc_log_reserve(log, v->id, block, LC_MASK_FULL, free, &chunk))
+		if (free && (reused || lc_log_reserve(log, v->id, block, LC_MASK_FULL, free, &chunk)))
 			break;
-		err = lc_log_wait_space(log, &rq->since_ns);
+		if (free)
+			err = lc_log_wait_space(log, &rq->since_ns);
+		else
+			err = wait_for_ranges(v, rq);
 		if (err) {
+			lc_path_write_done(v);
 			lc_log_unlock(log);
 			return err;
 		}
@@ -113,6 +120,7 @@ static int write_whole(struct lc_volume *v, struct lc_request *rq, u64 block, u3
 	if (!LC_MUTANT(publish_before_copy))
 		publish(v, rq, &chunk, reused, LC_MASK_FULL, chunk.nr * LC_BLOCK);
 	lc_range_leave(&v->ranges, &range);
+	lc_path_write_done(v);
 	lc_log_unlock(log);
 	return chunk.nr;
 }
@@ -173,7 +181,7 @@ static int append_part(struct lc_volume *v, struct lc_request *rq, const struct 
 	struct lc_core *c = v->core;
 	struct lc_log *log = v->log;
 	struct lc_chunk chunk;
-	int err = lc_log_still_wanted(log, rq->since_ns);
+	int err = lc_core_still_wanted(c, rq->since_ns);
 
 	while (!err && !lc_log_reserve(log, v->id, p->block, mask, 1, &chunk))
 		err = lc_log_wait_space(log, &rq->since_ns);
@@ -186,21 +194,27 @@ static int append_part(struct lc_volume *v, struct lc_request *rq, const struct 
 	return 0;
 }
 
+/* 1; 0 without a log; or -errno. */
 static int write_part(struct lc_volume *v, struct lc_request *rq, const struct part *p)
 {
 	struct lc_core *c = v->core;
-	struct lc_log *log = v->log;
+	struct lc_log *log;
 	struct lc_range range = {.block = p->block, .nr = 1, .exclusive = true};
 	struct lc_chunk chunk;
 	u8 *scratch = NULL;
 	u8 mask;
-	int err = 0;
+	int err;
 
 	if (!rq->since_ns)
 		rq->since_ns = lc_now_ns();
 	lc_mutex_lock(&c->lock);
+	err = lc_path_write(v, rq, &log);
+	if (err || !log) {
+		lc_mutex_unlock(&c->lock);
+		return err;
+	}
 	lc_range_enter_alone(&v->ranges, &range);
-	err = lc_log_still_wanted(log, rq->since_ns);
+	err = lc_core_still_wanted(c, rq->since_ns);
 	if (!err && reuse_for_part(v, p, &chunk)) {
 		lc_log_unlock(log);
 		fill(lc_log_data(log, chunk.slot) + p->from, p->buf, p->to - p->from);
@@ -215,50 +229,87 @@ static int write_part(struct lc_volume *v, struct lc_request *rq, const struct p
 			err = append_part(v, rq, p, scratch, mask);
 	}
 	lc_range_leave(&v->ranges, &range);
+	lc_path_write_done(v);
 	lc_log_unlock(log);
 	lc_scratch_put(c, scratch);
-	return err;
+	return err ? err : 1;
 }
 
-int lc_volume_write(struct lc_volume *v, struct lc_request *rq, const void *buf, u32 len_bytes,
+/* As much of [at, end) as one step takes, through the log: bytes, 0 without a log, or -errno. */
+static int64_t write_step(struct lc_volume *v, struct lc_request *rq, const u8 *from, u64 at, u64 end)
+{
+	struct part p = {.block = at / LC_BLOCK, .from = at % LC_BLOCK, .buf = from};
+	int ret;
+
+	if (!p.from && end - at >= LC_BLOCK) {
+		u64 nr = (end - at) / LC_BLOCK;
+
+		ret = write_whole(v, rq, p.block, nr < LC_CHUNK_BLOCKS ? nr : LC_CHUNK_BLOCKS, from);
+		return ret > 0 ? (int64_t)ret * LC_BLOCK : ret;
+	}
+	p.to = end - at < LC_BLOCK - p.from ? p.from + (end - at) : LC_BLOCK;
+	p.mask = lc_sector_mask(p.from, p.to);
+	p.aligned = p.from % LC_SECTOR == 0 && p.to % LC_SECTOR == 0;
+	ret = write_part(v, rq, &p);
+	return ret > 0 ? (int64_t)(p.to - p.from) : ret;
+}
+
+int lc_volume_write(struct lc_volume *v, struct lc_request *rq, const void *buf, u64 len_bytes,
 		    u64 offset_bytes)
 {
 	const u8 *from = buf;
 	u64 at = offset_bytes, end = offset_bytes + len_bytes;
-	int ret = 0;
 
-	while (at < end && ret >= 0) {
-		u64 block = at / LC_BLOCK;
-		u32 skip = at % LC_BLOCK, step;
+	while (at < end) {
+		int64_t ret = write_step(v, rq, from, at, end);
 
-		if (!skip && end - at >= LC_BLOCK) {
-			ret = write_whole(v, rq, block, (end - at) / LC_BLOCK, from);
-			step = ret > 0 ? ret * LC_BLOCK : 0;
-		} else {
-			struct part p = {.block = block, .from = skip, .buf = from};
-
-			p.to = end - at < LC_BLOCK - skip ? skip + (end - at) : LC_BLOCK;
-			p.mask = lc_sector_mask(p.from, p.to);
-			p.aligned = p.from % LC_SECTOR == 0 && p.to % LC_SECTOR == 0;
-			ret = write_part(v, rq, &p);
-			step = p.to - p.from;
-		}
-		at += step;
+		if (!ret)
+			ret = lc_direct_write(v, rq, from, end - at, at);
+		if (ret < 0)
+			return ret;
+		at += ret;
 		if (from)
-			from += step;
+			from += ret;
 	}
-	return ret < 0 ? ret : 0;
+	return 0;
+}
+
+/* --- durability --- */
+
+/*
+ * Make durable what is in the log up to SEQ (0: all that it has now) of the SSD of that number, and, if DIRECT, what went
+ * straight to the backing store. What was in the log of an SSD that was detached since is on the backing store, durably.
+ */
+static int make_durable(struct lc_volume *v, u64 seq, u64 attachment, bool direct)
+{
+	struct lc_core *c = v->core;
+	struct lc_log *log;
+	int err = 0;
+
+	lc_mutex_lock(&c->lock);
+	log = lc_path_read(v);
+	direct |= !log || v->flush_backing;
+	if (log) {
+		if (!attachment || attachment == c->attachment)
+			err = lc_log_commit(log, seq ? seq : lc_log_newest_seq(log));
+		lc_path_read_done(v);
+		lc_log_unlock(log);
+	} else {
+		lc_mutex_unlock(&c->lock);
+	}
+	return !err && direct ? lc_store_flush(v->backing) : err;
 }
 
 int lc_volume_finish(struct lc_volume *v, const struct lc_request *rq, unsigned flags)
 {
-	int err;
+	int err = 0;
 
 	if (!(flags & LC_FUA))
 		return 0;
-	lc_mutex_lock(&v->core->lock);
-	err = lc_log_commit(v->log, rq->newest_seq);
-	lc_log_unlock(v->log);
+	if (rq->newest_seq)
+		err = make_durable(v, rq->newest_seq, rq->attachment, rq->direct);
+	else if (rq->direct)
+		err = lc_store_flush(v->backing);
 	return err;
 }
 
@@ -268,8 +319,6 @@ int lc_write(struct lc_volume *v, const void *buf, u32 len_bytes, u64 offset_byt
 	int err;
 
 	assert(offset_bytes + len_bytes <= v->size_bytes && !(flags & ~LC_FUA));
-	if (!v->log)
-		return lc_direct_write(v, buf, len_bytes, offset_bytes, flags);
 	err = lc_volume_write(v, &rq, buf, len_bytes, offset_bytes);
 	return err ? err : lc_volume_finish(v, &rq, flags);
 }
@@ -277,17 +326,28 @@ int lc_write(struct lc_volume *v, const void *buf, u32 len_bytes, u64 offset_byt
 int lc_flush(struct lc_volume *v)
 {
 	struct lc_core *c = v->core;
-	int err;
 
 	lc_mutex_lock(&c->lock);
 	c->client_ops++;
 	c->stats.flushes++;
-	if (v->log) {
-		err = lc_log_commit(v->log, lc_log_newest_seq(v->log));
-		lc_log_unlock(v->log);
-	} else {
-		lc_mutex_unlock(&c->lock);
-		err = lc_direct_flush(v);
+	lc_mutex_unlock(&c->lock);
+	return make_durable(v, 0, 0, false);
+}
+
+int lc_path_write(struct lc_volume *v, struct lc_request *rq, struct lc_log **log)
+{
+	struct lc_core *c = v->core;
+	int err = 0;
+
+	while (c->hold && !err) {
+		if (!rq->since_ns)
+			rq->since_ns = lc_now_ns();
+		c->path_waiters++;
+		lc_cond_wait(&c->path, &c->lock, LC_FOREVER);
+		c->path_waiters--;
+		err = lc_core_still_wanted(c, rq->since_ns);
 	}
+	*log = err ? NULL : v->log;
+	v->log_writes += *log != NULL;
 	return err;
 }

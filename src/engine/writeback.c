@@ -145,7 +145,7 @@ static u64 target(struct lc_writeback *w)
 	bool quiet = idle(w, lc_now_ns());
 	bool much = (ring->head_id - tail) * 100 > (u64)c->settings.dirty_low_percent * ring->nr;
 
-	if (durable <= tail)
+	if (durable <= tail || w->held)
 		return tail;
 	if (w->drain_id > tail)
 		return durable;
@@ -252,6 +252,20 @@ static void writeback_main(void *arg)
 	lc_sweep_close(&w->sweep);
 }
 
+void lc_writeback_release(struct lc_writeback *w)
+{
+	lc_mutex_lock(&w->core->lock);
+	w->held = false;
+	lc_cond_broadcast(&w->log->progress);
+	lc_mutex_unlock(&w->core->lock);
+}
+
+void lc_writeback_interrupt(struct lc_writeback *w)
+{
+	w->interrupted = true;
+	lc_cond_broadcast(&w->done);
+}
+
 int lc_writeback_drain(struct lc_writeback *w)
 {
 	struct lc_core *c = w->core;
@@ -269,6 +283,10 @@ int lc_writeback_drain(struct lc_writeback *w)
 	lc_cond_broadcast(&w->log->progress);
 	lc_cond_broadcast(&w->done); /* no pause between attempts */
 	while (!err && c->ring.tail_id < upto) {
+		if (w->interrupted) {
+			err = -ECANCELED;
+			break;
+		}
 		lc_cond_wait(&w->done, &c->lock, LC_FOREVER);
 		if (w->errors != errors && c->ring.tail_id < upto)
 			err = w->last_error;

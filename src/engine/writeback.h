@@ -25,7 +25,9 @@ struct lc_writeback {
 
 	struct lc_thread thread;
 	bool started, stop;
-	bool running; /* start_result is set */
+	bool held;	  /* nothing is written back yet: lc_writeback_release */
+	bool interrupted; /* nobody waits for a drain any more */
+	bool running;	  /* start_result is set */
 	int start_result;
 	struct lc_error start_error;
 	struct lc_cond done; /* a sweep or the start has ended */
@@ -46,6 +48,11 @@ int lc_writeback_init(struct lc_writeback *w, struct lc_core *core, struct lc_lo
 void lc_writeback_destroy(struct lc_writeback *w);
 int lc_writeback_start(struct lc_writeback *w, struct lc_error *err);
 void lc_writeback_stop(struct lc_writeback *w);
+
+/* Set `held` before the start to keep it from writing back until this. */
+void lc_writeback_release(struct lc_writeback *w);
+/* All drains, also later ones, return -ECANCELED. [lock] */
+void lc_writeback_interrupt(struct lc_writeback *w);
 
 /* Write back all that is in the log now, and wait for it. What a store answered if it failed. */
 int lc_writeback_drain(struct lc_writeback *w);

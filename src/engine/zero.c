@@ -10,7 +10,7 @@
 #include <assert.h>
 #include <string.h>
 
-#include "volume.h"
+#include "path.h"
 
 /* Zeros in fewer blocks are logged as data, and written back with their neighbours. */
 #define ENTRY_MIN_BLOCKS 16u
@@ -39,13 +39,13 @@ static bool is_fast(const struct lc_volume *v, bool trim)
 }
 
 /* Let write-back get ahead of a slow store that has much to zero. [lock; released meanwhile] */
-static void pace(struct lc_volume *v)
+static void pace(struct lc_volume *v, struct lc_log *log)
 {
 	struct lc_core *c = v->core;
 	u64 end_ns = lc_now_ns() + c->settings.client_timeout_ms * LC_NS_PER_MS / 2;
 
 	while (c->ring.zeros.blocks_of[v->id] > SLOW_PENDING_BLOCKS)
-		if (lc_log_wait_zeroed(v->log, end_ns))
+		if (lc_log_wait_zeroed(log, end_ns))
 			break;
 }
 
@@ -62,20 +62,25 @@ static void drop_blocks(struct lc_volume *v, const struct lc_range *range)
 	lc_bad_clear_range(&c->meta.bad, v->id, range->block, range->nr, UINT64_MAX);
 }
 
-/* One entry for blocks [block, block + nr). */
+/* One entry for blocks [block, block + nr). 1; 0 without a log; or -errno. */
 static int zero_range(struct lc_volume *v, struct lc_request *rq, u64 block, u32 nr, bool trim)
 {
 	struct lc_core *c = v->core;
-	struct lc_log *log = v->log;
+	struct lc_log *log;
 	struct lc_range range = {.block = block, .nr = nr, .exclusive = true};
 	struct lc_chunk chunk;
 	int err;
 
 	lc_mutex_lock(&c->lock);
+	err = lc_path_write(v, rq, &log);
+	if (err || !log) {
+		lc_mutex_unlock(&c->lock);
+		return err;
+	}
 	if (!is_fast(v, trim))
-		pace(v);
+		pace(v, log);
 	lc_range_enter_first(&v->ranges, &range);
-	err = lc_log_still_wanted(log, rq->since_ns);
+	err = lc_core_still_wanted(c, rq->since_ns);
 	while (!err && !lc_log_reserve_zero(log, v->id, block, nr, trim, &chunk))
 		err = lc_log_wait_space(log, &rq->since_ns);
 	if (!err) {
@@ -91,25 +96,43 @@ static int zero_range(struct lc_volume *v, struct lc_request *rq, u64 block, u32
 		 */
 		drop_blocks(v, &range);
 		lc_log_published(log, &chunk);
-		if (chunk.seq > rq->newest_seq)
-			rq->newest_seq = chunk.seq;
+		lc_request_logged(rq, c, chunk.seq);
 	}
 	lc_range_leave(&v->ranges, &range);
+	lc_path_write_done(v);
 	lc_log_unlock(log);
-	return err;
+	return err ? err : 1;
 }
 
-static int zero_blocks(struct lc_volume *v, struct lc_request *rq, u64 first, u64 end, bool trim)
+/* Zero blocks [first, end), step by step. TRIM: giving the space back; ONLY that, or nothing at all. */
+static int zero_blocks(struct lc_volume *v, struct lc_request *rq, u64 first, u64 end, bool trim,
+		       bool only)
 {
-	int err = 0;
-
-	while (first < end && !err) {
+	while (first < end) {
 		u32 nr = end - first < LC_ZERO_BLOCKS_MAX ? end - first : LC_ZERO_BLOCKS_MAX;
+		u64 at = first * LC_BLOCK, len = (u64)nr * LC_BLOCK;
+		int64_t ret = zero_range(v, rq, first, nr, trim);
 
-		err = zero_range(v, rq, first, nr, trim);
-		first += nr;
+		if (ret > 0) {
+			first += nr;
+			continue;
+		}
+		if (!ret)
+			ret = lc_direct_zero(v, rq, len, at, trim);
+		else
+			return ret;
+		/* Whatever it failed for: what can be written is not lost yet. */
+		if (ret < 0 && !only) {
+			ret = lc_volume_write(v, rq, NULL, len, at);
+			ret = ret ? ret : (int64_t)len;
+		}
+		if (ret == -EOPNOTSUPP) /* what cannot be trimmed stays */
+			return 0;
+		if (ret < 0)
+			return ret;
+		first += ret / LC_BLOCK;
 	}
-	return err;
+	return 0;
 }
 
 static void count(struct lc_volume *v, u64 *requests, u64 *bytes, u64 len_bytes)
@@ -132,8 +155,6 @@ int lc_zero(struct lc_volume *v, u64 len_bytes, u64 offset_bytes, unsigned flags
 	if (flags & LC_FAST_ONLY && !is_fast(v, trim))
 		return -EOPNOTSUPP;
 	count(v, &stats->zeros, &stats->zero_bytes, len_bytes);
-	if (!v->log)
-		return lc_direct_zero(v, len_bytes, offset_bytes, flags);
 	lc_whole_blocks(len_bytes, offset_bytes, &first, &end);
 	if (end < first + (trim ? 1 : ENTRY_MIN_BLOCKS)) {
 		/* Few blocks: less than what one data write may have. */
@@ -141,7 +162,7 @@ int lc_zero(struct lc_volume *v, u64 len_bytes, u64 offset_bytes, unsigned flags
 	} else {
 		err = lc_volume_write(v, &rq, NULL, first * LC_BLOCK - offset_bytes, offset_bytes);
 		if (!err)
-			err = zero_blocks(v, &rq, first, end, trim);
+			err = zero_blocks(v, &rq, first, end, trim, false);
 		if (!err)
 			err = lc_volume_write(v, &rq, NULL, end_bytes - end * LC_BLOCK,
 					      end * LC_BLOCK);
@@ -160,10 +181,8 @@ int lc_trim(struct lc_volume *v, u64 len_bytes, u64 offset_bytes, unsigned flags
 	if (!v->backing->can_punch)
 		return 0;
 	count(v, &stats->trims, &stats->trim_bytes, len_bytes);
-	if (!v->log)
-		return lc_direct_trim(v, len_bytes, offset_bytes, flags);
 	lc_whole_blocks(len_bytes, offset_bytes, &first, &end);
-	err = zero_blocks(v, &rq, first, end, true);
+	err = zero_blocks(v, &rq, first, end, true, true);
 	return err ? err : lc_volume_finish(v, &rq, flags);
 }
 
@@ -208,24 +227,34 @@ static u32 blocks_alike(struct lc_volume *v, u64 block, u32 max, enum block_kind
 
 int lc_extent(struct lc_volume *v, u64 len_bytes, u64 offset_bytes, struct lc_extent *out)
 {
+	struct lc_core *c = v->core;
 	u64 block = offset_bytes / LC_BLOCK;
 	u64 blocks = (offset_bytes + len_bytes + LC_BLOCK - 1) / LC_BLOCK - block;
 	enum block_kind kind = BLOCK_ABSENT;
-	u64 alike;
+	bool cached;
 	int err = 0;
 
 	assert(len_bytes > 0 && offset_bytes + len_bytes <= v->size_bytes);
-	*out = (struct lc_extent){.len_bytes = len_bytes};
-	if (v->log) {
-		alike = blocks_alike(v, block,
-				     blocks < EXTENT_BLOCKS_MAX ? blocks : EXTENT_BLOCKS_MAX, &kind);
+	lc_mutex_lock(&c->lock);
+	cached = lc_path_read(v);
+	lc_mutex_unlock(&c->lock);
+	if (cached) {
+		u64 alike = blocks_alike(v, block,
+					 blocks < EXTENT_BLOCKS_MAX ? blocks : EXTENT_BLOCKS_MAX,
+					 &kind);
+
 		/* They all begin where the first one does, maybe before OFFSET. */
 		alike = (block + alike) * LC_BLOCK - offset_bytes;
 		if (alike < len_bytes)
 			len_bytes = alike;
-		*out = (struct lc_extent){.len_bytes = len_bytes, .hole = kind == BLOCK_ZERO};
 	}
+	*out = (struct lc_extent){.len_bytes = len_bytes, .hole = kind == BLOCK_ZERO};
 	if (kind == BLOCK_ABSENT)
 		err = lc_store_extent(v->backing, len_bytes, offset_bytes, out);
+	if (cached) {
+		lc_mutex_lock(&c->lock);
+		lc_path_read_done(v);
+		lc_mutex_unlock(&c->lock);
+	}
 	return err;
 }

@@ -1,0 +1,319 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * bind.c - volumes and backing stores: which is which, and what is refused (I12).
+ */
+#include <string.h>
+
+#include "cache.h"
+#include "fingerprint.h"
+
+const char *lc_volume_shown(const char *name)
+{
+	return *name ? name : "(default)";
+}
+
+/* What the backing store of a volume does not have yet. */
+static u64 dirty_blocks_of(const struct lc_ring *ring, u8 id)
+{
+	return ring->dirty_of[id] + (LC_MUTANT(zeros_are_not_dirty) ? 0 : ring->zeros.blocks_of[id]);
+}
+
+/* Forget what the cache holds of a volume; nothing of it is dirty. */
+static void drop_volume(struct lc_cache *c, struct lc_volume_entry *e)
+{
+	struct lc_ring *ring = &c->core.ring;
+
+	for (u32 i = 0; i < ring->index.nr_slots && ring->live_of[e->id]; i++) {
+		u64 key = ring->index.slots[i].key;
+
+		if (key & LC_SLOT_LIVE && lc_key_volume(key) == e->id)
+			lc_block_drop(ring, ring->index.base + i);
+	}
+	e->from_seq = c->recovery.cut_seq + 1;
+}
+
+/* Samples of the fingerprint whose change an entry above the tail, or a lost block, explains. */
+static u64 explained(const struct lc_core *core, const struct lc_volume_entry *e)
+{
+	const struct lc_ring *ring = &core->ring;
+	u64 which = 0;
+
+	for (unsigned i = 0; i < LC_NR_SAMPLES; i++) {
+		u64 block = lc_sample_block(e->size_bytes, i);
+		u32 slot = lc_index_find(&ring->index, e->id, block);
+
+		if (slot && lc_index_slot(&ring->index, slot)->key & LC_SLOT_DIRTY)
+			which |= 1ull << i;
+		if (lc_zeros_cover(&ring->zeros, lc_place(e->id, block)))
+			which |= 1ull << i;
+		/* A sweep that failed may have written it before it was lost. */
+		if (lc_bad_mask(&core->meta.bad, e->id, block))
+			which |= 1ull << i;
+	}
+	return which;
+}
+
+/* Another volume whose fingerprint these samples are, or NULL. */
+static const struct lc_volume_entry *owner_of(const struct lc_cache *c,
+					      const struct lc_volume_entry *e,
+					      const u32 samples[LC_NR_SAMPLES], u64 compare)
+{
+	for (u32 id = 1; id <= LC_VOLUMES_MAX; id++) {
+		const struct lc_volume_entry *other = &c->core.meta.volumes[id];
+		u64 differ = 0;
+
+		if (!other->id || other == e || other->size_bytes != e->size_bytes)
+			continue;
+		for (unsigned i = 0; i < LC_NR_SAMPLES; i++)
+			differ |= (u64)(samples[i] != other->samples[i]) << i;
+		if (!(differ & compare & ~explained(&c->core, other)))
+			return other;
+	}
+	return NULL;
+}
+
+/* Is this the backing store that the table entry is about? */
+static int check_backing(struct lc_cache *c, struct lc_volume_entry *e, struct lc_store *backing,
+			 struct lc_error *err)
+{
+	u64 dirty = dirty_blocks_of(&c->core.ring, e->id);
+	u64 compare = ~explained(&c->core, e);
+	u32 samples[LC_NR_SAMPLES];
+	void *scratch;
+	const struct lc_volume_entry *owner;
+	bool same = true;
+	int ret;
+
+	if (backing->size_bytes < e->size_bytes)
+		return lc_fail(err, -EBUSY,
+			       "%s: has %llu bytes, but had %llu when the cache %s last served it as volume "
+			       "%s: give the right backing store, or restore its size%s",
+			       backing->name, (unsigned long long)backing->size_bytes,
+			       (unsigned long long)e->size_bytes, c->core.ssd->name,
+			       lc_volume_shown(e->name),
+			       dirty ? "; the cache holds data that was not written back to it yet" :
+				       "");
+	if (e->unverified)
+		return 0; /* the cache was attached or detached: there is nothing to compare */
+	scratch = lc_alloc(LC_BLOCK);
+	if (!scratch)
+		return lc_fail(err, -ENOMEM, "%s: no memory to check it", backing->name);
+	ret = lc_samples_read(backing, e->size_bytes, compare, scratch, samples);
+	lc_free(scratch, LC_BLOCK);
+	if (ret)
+		return lc_fail(err, ret, "%s: cannot be read: %s", backing->name, strerror(-ret));
+	for (unsigned i = 0; i < LC_NR_SAMPLES; i++)
+		if (compare & 1ull << i && samples[i] != e->samples[i])
+			same = false;
+	if (same)
+		return 0;
+	owner = owner_of(c, e, samples, compare);
+	if (dirty && owner)
+		return lc_fail(err, -EBUSY,
+			       "%s: is not the backing store of volume %s, for which the cache %s holds %llu "
+			       "blocks that were not written back yet, but looks like that of volume %s: "
+			       "are they swapped? nothing was changed",
+			       backing->name, lc_volume_shown(e->name), c->core.ssd->name,
+			       (unsigned long long)dirty, lc_volume_shown(owner->name));
+	if (dirty)
+		return lc_fail(err, -EBUSY,
+			       "%s: is not the backing store that the cache %s belongs to, or somebody wrote "
+			       "to it without the cache, which holds %llu blocks for volume %s that were "
+			       "not written back yet: give the right backing store; nothing was changed",
+			       backing->name, c->core.ssd->name, (unsigned long long)dirty,
+			       lc_volume_shown(e->name));
+	lc_log(LC_LOG_WARNING,
+	       "%s: was changed without the cache, or is another one than before: the clean blocks "
+	       "cached for volume %s are dropped",
+	       backing->name, lc_volume_shown(e->name));
+	drop_volume(c, e);
+	memcpy(e->samples, samples, sizeof samples);
+	c->changed[lc_volume_page(e->id)] = true;
+	return 0;
+}
+
+/*
+ * A store has grown whose old end was inside a sector: cached copies of that sector have zeros where new data is
+ * now. What is clean is dropped, for good; what is dirty has to go to the store as it was.
+ */
+static int check_growth(struct lc_cache *c, struct lc_volume_entry *e,
+			const struct lc_store *backing, struct lc_error *err)
+{
+	if (e->size_bytes % LC_SECTOR == 0)
+		return 0;
+	if (dirty_blocks_of(&c->core.ring, e->id))
+		return lc_fail(err, -EBUSY,
+			       "%s: has grown from %llu bytes, which is not a multiple of %u, while the "
+			       "cache %s held data that was not written back: give it that size "
+			       "again, serve it once with on-exit=drain, then let it grow",
+			       backing->name, (unsigned long long)e->size_bytes, LC_SECTOR,
+			       c->core.ssd->name);
+	drop_volume(c, e);
+	return 0;
+}
+
+/* Is a volume of this name served? */
+static bool served(const struct lc_cache *c, const char *name)
+{
+	for (unsigned i = 0; i < c->nr_volumes; i++)
+		if (!strcmp(c->volumes[i].name, name))
+			return true;
+	return false;
+}
+
+static struct lc_volume_entry *find_entry(struct lc_cache *c, const char *name)
+{
+	for (u32 id = 1; id <= LC_VOLUMES_MAX; id++)
+		if (c->core.meta.volumes[id].id && !strcmp(c->core.meta.volumes[id].name, name))
+			return &c->core.meta.volumes[id];
+	return NULL;
+}
+
+/* Does the cache hold anything of a volume that must not be forgotten? */
+static bool disposable(const struct lc_cache *c, u8 id)
+{
+	return !dirty_blocks_of(&c->core.ring, id) && !lc_bad_any(&c->core.meta.bad, id);
+}
+
+/*
+ * A table entry for a new volume: an unused one, or that of a volume which is neither served nor needed. What the log still has under its id is void from now on.
+ */
+static struct lc_volume_entry *new_entry(struct lc_cache *c, const char *name)
+{
+	struct lc_volume_entry *e = NULL;
+
+	for (u32 id = 1; id <= LC_VOLUMES_MAX && !e; id++)
+		if (!c->core.meta.volumes[id].id)
+			e = &c->core.meta.volumes[id];
+	for (u32 id = 1; id <= LC_VOLUMES_MAX && !e; id++)
+		if (!served(c, c->core.meta.volumes[id].name) && disposable(c, id))
+			e = &c->core.meta.volumes[id];
+	if (!e)
+		return NULL;
+	if (e->id) {
+		lc_log(LC_LOG_WARNING, "%s: volume %s is forgotten, to make room for %s",
+		       c->core.ssd->name, lc_volume_shown(e->name), lc_volume_shown(name));
+		drop_volume(c, e);
+	}
+	*e = (struct lc_volume_entry){
+		.id = e - c->core.meta.volumes,
+		.from_seq = c->recovery.cut_seq + 1,
+	};
+	memcpy(e->name, name, strlen(name));
+	lc_random(e->uuid, sizeof e->uuid);
+	return e;
+}
+
+/* A table entry for the volume, and a fingerprint of its present size. */
+static int bind_volume(struct lc_cache *c, struct lc_volume *v, bool attach, struct lc_error *err)
+{
+	struct lc_store *backing = v->backing;
+	struct lc_volume_entry *e = find_entry(c, v->name);
+	int ret = 0;
+
+	if (!e)
+		e = new_entry(c, v->name);
+	else if (attach)
+		drop_volume(c, e);
+	else
+		ret = check_backing(c, e, backing, err);
+	if (!e)
+		return lc_fail(err, -ENOSPC,
+			       "%s: the cache knows %u volumes already, and holds data for all of them that "
+			       "was not written back yet: there is no room for %s; serve them once with "
+			       "on-exit=drain",
+			       c->core.ssd->name, LC_VOLUMES_MAX, lc_volume_shown(v->name));
+	if (ret)
+		return ret;
+	v->id = e->id;
+	c->by_id[e->id] = v;
+	if (attach) { /* clients go on writing: the fingerprint is taken later */
+		e->size_bytes = backing->size_bytes;
+		e->unverified = true;
+		c->changed[lc_volume_page(e->id)] = true;
+		return 0;
+	}
+	if (e->size_bytes && e->size_bytes < backing->size_bytes) {
+		ret = check_growth(c, e, backing, err);
+		if (ret)
+			return ret;
+	}
+	if (e->size_bytes != backing->size_bytes || e->unverified) {
+		void *scratch = lc_alloc(LC_BLOCK);
+
+		if (!scratch)
+			return lc_fail(err, -ENOMEM, "%s: no memory to read it", backing->name);
+		e->size_bytes = backing->size_bytes;
+		e->unverified = false;
+		ret = lc_samples_read(backing, e->size_bytes, ~0ull, scratch, e->samples);
+		lc_free(scratch, LC_BLOCK);
+		if (ret)
+			return lc_fail(err, ret, "%s: cannot be read: %s", backing->name,
+				       strerror(-ret));
+		c->changed[lc_volume_page(e->id)] = true;
+	}
+	return 0;
+}
+
+/*
+ * I12: a cache never starts without a backing store that it holds dirty data for. A volume that is left out
+ * without any loses its clean blocks: nobody knows what happens to its backing store meanwhile.
+ */
+static int check_absent(struct lc_cache *c, struct lc_error *err)
+{
+	for (u32 id = 1; id <= LC_VOLUMES_MAX; id++) {
+		struct lc_volume_entry *e = &c->core.meta.volumes[id];
+		u64 dirty = dirty_blocks_of(&c->core.ring, id);
+
+		if (!e->id || c->by_id[id])
+			continue;
+		if (dirty)
+			return lc_fail(err, -EBUSY,
+				       "%s: the cache holds %llu blocks for volume %s that were not "
+				       "written back yet: serve that volume, too, with its backing store of "
+				       "%llu bytes; nothing was changed",
+				       c->core.ssd->name, (unsigned long long)dirty,
+				       lc_volume_shown(e->name), (unsigned long long)e->size_bytes);
+		if (e->from_seq > c->recovery.cut_seq || LC_MUTANT(absent_stays_cached))
+			continue;
+		drop_volume(c, e);
+		c->changed[lc_volume_page(e->id)] = true;
+	}
+	return 0;
+}
+
+/* Attaching must not bring back what was not written back before the volumes were served without it. */
+static int check_nothing_dirty(struct lc_cache *c, struct lc_error *err)
+{
+	for (u32 id = 1; id <= LC_VOLUMES_MAX; id++) {
+		u64 dirty = dirty_blocks_of(&c->core.ring, id);
+
+		if (dirty)
+			return lc_fail(err, -EBUSY,
+				       "%s: the cache holds %llu blocks for volume %s that were not "
+				       "written back yet, and that volume has been served without it since: "
+				       "give the cache at the start to recover them, or format it to give "
+				       "them up; nothing was changed",
+				       c->core.ssd->name, (unsigned long long)dirty,
+				       lc_volume_shown(c->core.meta.volumes[id].name));
+	}
+	return 0;
+}
+
+int lc_bind_volumes(struct lc_cache *c, bool attach, struct lc_error *err)
+{
+	struct lc_core *core = &c->core;
+	int ret = attach ? check_nothing_dirty(c, err) : 0;
+
+	for (u32 id = 1; id <= LC_VOLUMES_MAX && !ret; id++)
+		if (core->meta.volumes[id].from_seq > c->recovery.cut_seq + 1)
+			ret = lc_fail(err, -EUCLEAN,
+				      "%s: volume %s begins at record %llu, but the log ends at %llu: the "
+				      "cache device is corrupt; nothing was changed",
+				      core->ssd->name, lc_volume_shown(core->meta.volumes[id].name),
+				      (unsigned long long)core->meta.volumes[id].from_seq,
+				      (unsigned long long)c->recovery.cut_seq);
+	for (unsigned i = 0; i < c->nr_volumes && !ret; i++)
+		ret = bind_volume(c, &c->volumes[i], attach, err);
+	return ret ? ret : check_absent(c, err);
+}

@@ -1,0 +1,293 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * test_attach.c - a cache comes and goes while clients work.
+ *
+ * Each client thread owns a part of the volume, of which it keeps a copy, and reads, writes, zeroes, trims and flushes it at
+ * random; beside that all write to a common part, whose sectors say who wrote them whole. Meanwhile the cache is attached and
+ * detached, over and over. In the end the backing store alone is the volume.
+ */
+#include "mem_store.h"
+
+#include "logcache/logcache.h"
+
+#define MIB (1u << 20)
+#define NR_CLIENTS 4u
+#define PART_BYTES (256u << 10)
+#define STEP_MAX (40u << 10)
+
+static struct mem_store ssd, other_ssd, disk;
+static struct lc_settings settings;
+static struct lc_error error;
+static struct lc_cache *cache;
+
+struct client {
+	struct lc_thread thread;
+	unsigned nr;
+	u64 seed;
+	u8 *copy, *buf;
+	u64 ops;
+};
+
+static struct lc_mutex stop_lock;
+static bool stop;
+
+static bool stopped(void)
+{
+	bool s;
+
+	lc_mutex_lock(&stop_lock);
+	s = stop;
+	lc_mutex_unlock(&stop_lock);
+	return s;
+}
+
+static void must(int err, const char *what)
+{
+	if (err) { /* not cmocka: this may be another thread */
+		fprintf(stderr, "%s: %s\n", what, strerror(-err));
+		abort();
+	}
+}
+
+static void format(struct mem_store *s)
+{
+	must(lc_cache_format(&s->store, &(struct lc_format_options){.segment_bytes = 32768}, &error),
+	     "format");
+}
+
+static int setup(void **state)
+{
+	struct lc_volume_spec spec = {"", &disk.store};
+	u64 seed = 11;
+
+	(void)state;
+	mem_open(&ssd, "/dev/fast", 4 * MIB);
+	mem_open(&other_ssd, "/dev/fast2", 4 * MIB);
+	mem_open(&disk, "/dev/slow", NR_CLIENTS * PART_BYTES + 512);
+	rnd_fill(&seed, disk.data, NR_CLIENTS * PART_BYTES + 512);
+	lc_settings_init(&settings);
+	settings.nr_buffers = 8;
+	settings.idle_ms = 5;
+	settings.flush_interval_ms = 10;
+	settings.retry_ms = 5;
+	format(&ssd);
+	format(&other_ssd);
+	must(lc_cache_open(NULL, &spec, 1, &settings, &cache, &error), "open");
+	must(lc_cache_start(cache, &error), "start");
+	lc_mutex_init(&stop_lock);
+	stop = false;
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	(void)state;
+	lc_mutex_destroy(&stop_lock);
+	lc_store_close(&ssd.store);
+	lc_store_close(&other_ssd.store);
+	lc_store_close(&disk.store);
+	return 0;
+}
+
+/* One random request in the client's own part. */
+static void step(struct client *c)
+{
+	struct lc_volume *v = lc_cache_volume(cache, 0);
+	u64 base = (u64)c->nr * PART_BYTES;
+	u32 len = 1 + rnd_below(&c->seed, rnd_below(&c->seed, 2) ? 600 : STEP_MAX);
+	u32 at = rnd_below(&c->seed, PART_BYTES - len);
+
+	if (rnd_below(&c->seed, 2)) { /* mostly aligned, as real clients are */
+		len = (len + 511) / 512 * 512;
+		at = at / 512 * 512;
+		if (at + len > PART_BYTES)
+			len = PART_BYTES - at;
+	}
+	switch (rnd_below(&c->seed, 8)) {
+	case 0:
+	case 1:
+	case 2:
+		rnd_fill(&c->seed, c->copy + at, len);
+		must(lc_write(v, c->copy + at, len, base + at, rnd_below(&c->seed, 8) ? 0 : LC_FUA),
+		     "write");
+		break;
+	case 3:
+		memset(c->copy + at, 0, len);
+		must(lc_zero(v, len, base + at, rnd_below(&c->seed, 2) ? LC_MAY_TRIM : 0), "zero");
+		break;
+	case 4:
+		must(lc_flush(v), "flush");
+		break;
+	default:
+		must(lc_read(v, c->buf, len, base + at), "read");
+		if (memcmp(c->buf, c->copy + at, len)) {
+			fprintf(stderr, "client %u: %u bytes at %u differ after %llu requests\n",
+				c->nr, len, at, (unsigned long long)c->ops);
+			abort();
+		}
+	}
+	c->ops++;
+}
+
+static void client_main(void *arg)
+{
+	struct client *c = arg;
+
+	while (!stopped())
+		step(c);
+}
+
+static void start_clients(struct client *clients)
+{
+	for (unsigned i = 0; i < NR_CLIENTS; i++) {
+		clients[i] = (struct client){.nr = i, .seed = 100 + i};
+		clients[i].copy = malloc(PART_BYTES);
+		clients[i].buf = malloc(PART_BYTES);
+		must(lc_read(lc_cache_volume(cache, 0), clients[i].copy, PART_BYTES,
+			     (u64)i * PART_BYTES),
+		     "read");
+		must(lc_thread_start(&clients[i].thread, "client", client_main, &clients[i]),
+		     "thread");
+	}
+}
+
+/* They stop, and the backing store alone has what they wrote. */
+static void stop_clients(struct client *clients, bool compare)
+{
+	lc_mutex_lock(&stop_lock);
+	stop = true;
+	lc_mutex_unlock(&stop_lock);
+	for (unsigned i = 0; i < NR_CLIENTS; i++) {
+		lc_thread_join(&clients[i].thread);
+		assert_true(clients[i].ops > 0);
+		if (compare)
+			assert_memory_equal(clients[i].copy, disk.data + (size_t)i * PART_BYTES,
+					    PART_BYTES);
+		free(clients[i].copy);
+		free(clients[i].buf);
+	}
+}
+
+static void a_cache_comes_and_goes_under_load(void **state)
+{
+	struct client clients[NR_CLIENTS];
+	u64 until_ns = lc_now_ns() + 3 * LC_NS_PER_S;
+	struct lc_stats st;
+	unsigned rounds = 0;
+
+	(void)state;
+	start_clients(clients);
+	while (lc_now_ns() < until_ns || rounds < 3) {
+		struct mem_store *s = rounds % 3 ? &ssd : &other_ssd;
+		u64 pause_ns = lc_now_ns() + rounds % 5 * 4 * LC_NS_PER_MS;
+
+		must(lc_cache_attach(cache, &s->store, &error), error.text);
+		while (lc_now_ns() < pause_ns)
+			(void)stopped();
+		must(lc_cache_detach(cache, &error), error.text);
+		rounds++;
+	}
+	stop_clients(clients, true);
+	lc_cache_stats(cache, &st);
+	assert_int_equal(st.state, LC_CACHE_NONE);
+	assert_true(st.records > 0 && st.writeback_blocks > 0);
+	must(lc_cache_close(cache), "close");
+	assert_true(rounds >= 3);
+}
+
+static void what_was_detached_counts_no_more(void **state)
+{
+	struct lc_volume_spec spec = {"", &disk.store};
+	struct lc_volume *v = lc_cache_volume(cache, 0);
+	u8 buf[LC_BLOCK], old[LC_BLOCK], new[LC_BLOCK];
+	u64 block = 37; /* no sample of the fingerprint */
+
+	(void)state;
+	memset(old, 1, sizeof old);
+	memset(new, 2, sizeof new);
+	must(lc_cache_attach(cache, &ssd.store, &error), error.text);
+	must(lc_write(v, old, LC_BLOCK, block * LC_BLOCK, 0), "write");
+	must(lc_cache_detach(cache, &error), error.text);
+	assert_memory_equal(disk.data + block * LC_BLOCK, old, LC_BLOCK);
+	must(lc_write(v, new, LC_BLOCK, block * LC_BLOCK, 0), "write");
+	must(lc_cache_attach(cache, &ssd.store, &error), error.text);
+	must(lc_read(v, buf, LC_BLOCK, block * LC_BLOCK), "read");
+	assert_memory_equal(buf, new, LC_BLOCK);
+	must(lc_cache_detach(cache, &error), error.text);
+	must(lc_cache_close(cache), "close");
+	/* Nor when it is given at the start. */
+	must(lc_cache_open(&ssd.store, &spec, 1, &settings, &cache, &error), error.text);
+	must(lc_cache_start(cache, &error), error.text);
+	must(lc_read(lc_cache_volume(cache, 0), buf, LC_BLOCK, block * LC_BLOCK), "read");
+	assert_memory_equal(buf, new, LC_BLOCK);
+	must(lc_cache_close(cache), "close");
+}
+
+static void a_dirty_cache_is_not_attached(void **state)
+{
+	struct lc_volume_spec spec = {"", &disk.store};
+	u8 buf[LC_BLOCK] = {7};
+
+	(void)state;
+	must(lc_cache_close(cache), "close");
+	settings.writeback = false;
+	must(lc_cache_open(&ssd.store, &spec, 1, &settings, &cache, &error), error.text);
+	must(lc_cache_start(cache, &error), error.text);
+	must(lc_write(lc_cache_volume(cache, 0), buf, LC_BLOCK, 0, LC_FUA), "write");
+	must(lc_cache_close(cache), "close");
+	must(lc_cache_open(NULL, &spec, 1, &settings, &cache, &error), "open");
+	mem_forget(&ssd);
+	assert_int_equal(lc_cache_attach(cache, &ssd.store, &error), -EBUSY);
+	assert_says(&error, "1 blocks for volume (default)");
+	assert_int_equal(ssd.nr_trace, 1); /* what was read is durable */
+	assert_int_equal(ssd.trace[0].op, LC_IO_FLUSH);
+	must(lc_write(lc_cache_volume(cache, 0), buf, LC_BLOCK, 0, LC_FUA), "write");
+	must(lc_cache_close(cache), "close");
+}
+
+static void only_one_at_a_time(void **state)
+{
+	(void)state;
+	assert_int_equal(lc_cache_detach(cache, &error), -EBUSY);
+	assert_says(&error, "there is no cache");
+	must(lc_cache_attach(cache, &ssd.store, &error), error.text);
+	assert_int_equal(lc_cache_attach(cache, &other_ssd.store, &error), -EBUSY);
+	assert_says(&error, "already");
+	must(lc_cache_close(cache), "close");
+}
+
+static void a_backing_store_that_fails_keeps_the_cache(void **state)
+{
+	struct lc_volume *v = lc_cache_volume(cache, 0);
+	u8 buf[LC_BLOCK] = {9}, read[LC_BLOCK];
+
+	(void)state;
+	must(lc_cache_attach(cache, &ssd.store, &error), error.text);
+	must(lc_write(v, buf, LC_BLOCK, 0, 0), "write");
+	disk.write_error = -EIO;
+	assert_int_equal(lc_cache_detach(cache, &error), -EIO);
+	assert_says(&error, "the cache stays");
+	must(lc_write(v, buf, LC_BLOCK, LC_BLOCK, 0), "write");
+	must(lc_read(v, read, LC_BLOCK, LC_BLOCK), "read");
+	assert_memory_equal(buf, read, LC_BLOCK);
+	disk.write_error = 0;
+	must(lc_cache_detach(cache, &error), error.text);
+	assert_memory_equal(disk.data, buf, LC_BLOCK);
+	assert_memory_equal(disk.data + LC_BLOCK, buf, LC_BLOCK);
+	must(lc_cache_close(cache), "close");
+}
+
+#define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		T(a_cache_comes_and_goes_under_load),
+		T(what_was_detached_counts_no_more),
+		T(a_dirty_cache_is_not_attached),
+		T(only_one_at_a_time),
+		T(a_backing_store_that_fails_keeps_the_cache),
+	};
+
+	return cmocka_run_group_tests(tests, mem_quiet, NULL);
+}
