@@ -20,6 +20,7 @@
 #define LOGCACHE_LOGCACHE_H
 
 #include "logcache/rt.h"
+#include "logcache/settings.h"
 #include "logcache/store.h"
 #include "logcache/types.h"
 
@@ -68,6 +69,7 @@ struct lc_volume_spec {
 };
 
 struct lc_settings {
+	u32 given; /* bit N: setting number N (settings.h) is meant, whatever the cache keeps */
 	u32 nr_buffers;	       /* segment buffers in RAM, 2 .. 1024 */
 	bool writeback;	       /* off: only when segments run out */
 	u32 dirty_low_percent; /* of the segments: write-back starts above */

@@ -138,6 +138,9 @@ static int decide(struct lc_cache *c, bool attach, struct lc_error *err)
 
 	if (ret)
 		return ret;
+	lc_mutex_lock(&core->lock);
+	lc_settings_take_kept(&core->settings, &core->meta.sb);
+	lc_mutex_unlock(&core->lock);
 	ret = lc_ring_init(&core->ring, core->meta.sb.zone_blocks, core->meta.sb.segment_blocks,
 			   core->meta.sb.nr_segments);
 	if (ret)

@@ -48,6 +48,13 @@ int lc_bind_volumes(struct lc_cache *c, bool attach, struct lc_error *err);
 int lc_ssd_open(struct lc_cache *c, bool attach, struct lc_error *err);
 /* The threads have ended: mark it as clean (unless ERR says that it is not), and let go of it. Returns what failed. */
 int lc_ssd_close(struct lc_cache *c, int err);
+/* --- settings.c --- */
+
+/* What the SSD keeps of settings that were not given explicitly. [lock, if clients are there] */
+void lc_settings_take_kept(struct lc_settings *s, const struct lc_superblock *sb);
+
+/* --- cache.c --- */
+
 int lc_ssd_write_page(struct lc_cache *c, u32 page);
 
 #endif

@@ -22,9 +22,10 @@
 
 struct lc_core {
 	struct lc_store *ssd;
-	struct lc_settings settings; /* constant after opening */
 
 	struct lc_mutex lock;
+	/* Guarded by lock; those that settings.h does not name are constant. */
+	struct lc_settings settings;
 	/* Guarded by lock. */
 	bool hold;	     /* writers of all volumes wait: the path is about to change (path.h) */
 	struct lc_cond path; /* HOLD, a volume's path or its counts have changed */

@@ -180,6 +180,8 @@ bool lc_page_recognize(const void *block)
 #define SB_TAIL_SEQ 136
 #define SB_DURABLE_SEQ 144
 #define SB_LABEL 192
+#define SB_KEPT 256
+#define SB_VALUES 264
 
 #define SB_FLAG_CLEAN 1u
 
@@ -199,6 +201,9 @@ void lc_superblock_encode(void *block, const struct lc_superblock *sb)
 	put64(block, SB_TAIL_SEQ, sb->tail_seq);
 	put64(block, SB_DURABLE_SEQ, sb->durable_seq);
 	memcpy((u8 *)block + SB_LABEL, sb->label, LC_LABEL_BYTES);
+	put32(block, SB_KEPT, sb->kept);
+	for (unsigned i = 0; i < LC_SETTINGS_MAX; i++)
+		put64(block, SB_VALUES + 8 * i, sb->values[i]);
 }
 
 bool lc_superblock_decode(const void *block, struct lc_superblock *sb)
@@ -219,6 +224,9 @@ bool lc_superblock_decode(const void *block, struct lc_superblock *sb)
 	sb->tail_seq = get64(block, SB_TAIL_SEQ);
 	sb->durable_seq = get64(block, SB_DURABLE_SEQ);
 	memcpy(sb->label, (const u8 *)block + SB_LABEL, LC_LABEL_BYTES);
+	sb->kept = get32(block, SB_KEPT);
+	for (unsigned i = 0; i < LC_SETTINGS_MAX; i++)
+		sb->values[i] = get64(block, SB_VALUES + 8 * i);
 
 	segment_bytes = (u64)sb->segment_blocks * LC_BLOCK;
 	return segment_bytes >= LC_SEGMENT_MIN_BYTES && segment_bytes <= LC_SEGMENT_MAX_BYTES &&

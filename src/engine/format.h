@@ -170,6 +170,9 @@ struct lc_superblock {
 	u64 tail_id;	 /* newest segment all of whose data is on the backing stores; 0: none */
 	u64 tail_seq;	 /* the seq that follows it */
 	u64 durable_seq; /* every record up to it was durable when this was written */
+	/* Settings that are kept: settings.h. */
+	u32 kept; /* bit N: values[N] is meant */
+	u64 values[LC_SETTINGS_MAX];
 };
 
 void lc_superblock_encode(void *block, const struct lc_superblock *sb);

@@ -96,12 +96,13 @@ int lc_log_start(struct lc_log *l, struct lc_error *err)
 int lc_log_stop(struct lc_log *l)
 {
 	struct lc_core *c = l->core;
-	u64 deadline_ns = lc_now_ns() + c->settings.stall_timeout_ms * LC_NS_PER_MS;
+	u64 deadline_ns;
 	int err;
 
 	if (!l->started)
 		return 0;
 	lc_mutex_lock(&c->lock);
+	deadline_ns = lc_now_ns() + c->settings.stall_timeout_ms * LC_NS_PER_MS;
 	/* A log that has failed gets its chance to be reissued. */
 	while ((err = lc_log_commit(l, lc_log_newest_seq(l))) && lc_now_ns() < deadline_ns)
 		lc_cond_wait(&l->progress, &c->lock,
