@@ -19,6 +19,7 @@
 #ifndef LOGCACHE_LOGCACHE_H
 #define LOGCACHE_LOGCACHE_H
 
+#include "logcache/histogram.h"
 #include "logcache/rt.h"
 #include "logcache/settings.h"
 #include "logcache/store.h"
@@ -211,30 +212,88 @@ bool lc_volume_can_fast_zero(const struct lc_volume *v);
 
 /* --- insight --- */
 
+/*
+ * Blocks of clients' requests by sixteen kinds, an index made of these: a write or a read; a hit (of a read: all that was
+ * wanted is in the cache; of a write: the block was there before) or a miss; in a segment buffer in RAM or not; the
+ * whole block or a part.
+ */
+#define LC_KIND_WRITE 8u
+#define LC_KIND_HIT 4u
+#define LC_KIND_BUFFER 2u
+#define LC_KIND_WHOLE 1u
+#define LC_NR_KINDS 16u
+
 struct lc_stats {
-	/* clients; requests, bytes, and blocks by where they were found */
+	/* clients: requests, bytes, and blocks by kind */
 	u64 reads, read_bytes, writes, write_bytes, flushes;
 	u64 zeros, zero_bytes, trims, trim_bytes;
-	u64 read_hit_blocks, read_buffer_blocks, read_partial_blocks, read_miss_blocks;
-	u64 write_hit_blocks, write_buffer_blocks, write_partial_blocks, write_miss_blocks;
+	u64 blocks[LC_NR_KINDS];
 	/* the log */
 	u64 records, segments, log_bytes, commits;
 	/* write-back */
 	u64 sweeps, writeback_blocks, writeback_ios, backing_flushes, superseded_blocks;
 	u64 zeroed_blocks; /* on the backing stores */
+	u64 writeback_ns;  /* spent in sweeps */
 	/* trouble */
 	u64 ssd_errors, backing_errors, crc_errors, lost_blocks;
 	/* state now; all but the first are 0 without a cache */
 	enum lc_cache_state state;
-	u64 head_id, tail_id, seq, durable_seq, epoch;
+	u64 head_id, tail_id, durable_id; /* segments: the newest, written back, durable */
+	u64 seq, durable_seq, epoch;
 	u64 nr_segments, dirty_segments, dirty_blocks, cached_blocks, capacity_blocks;
 	u64 pending_zero_blocks; /* to be zeroed on the backing stores */
 	u64 memory_bytes;	 /* index, tables and buffers */
 	u32 segment_bytes;
+	u32 waiting_writers; /* for space in the log */
+	u32 failing_volumes; /* whose backing stores failed when write-back last tried */
+	bool log_failed;     /* the SSD has, and the log is not durable again yet */
+	u64 bad_blocks;	     /* on the list of lost blocks */
 	/* how it was found at opening */
 	bool was_clean;	       /* closed in good order */
 	u64 recovered_records; /* above the tail */
 };
+
+/* Blocks of all kinds that have the bits in SET, and lack those in CLEAR. */
+static inline u64 lc_stats_blocks(const struct lc_stats *st, u32 set, u32 clear)
+{
+	u64 nr = 0;
+
+	for (u32 kind = 0; kind < LC_NR_KINDS; kind++)
+		if ((kind & set) == set && !(kind & clear))
+			nr += st->blocks[kind];
+	return nr;
+}
+
+/* What takes how long below the clients. */
+struct lc_latencies {
+	struct lc_histogram backing_read;  /* a read of a backing store for a client */
+	struct lc_histogram backing_write; /* a write of write-back, from its submission on */
+	struct lc_histogram commit;	   /* a flush of the SSD */
+};
+
+void lc_cache_latencies(struct lc_cache *c, struct lc_latencies *out);
+
+struct lc_volume_stats {
+	u64 size_bytes;
+	u64 cached_blocks, dirty_blocks, pending_zero_blocks;
+	bool failing; /* its backing store, when write-back last tried */
+};
+
+void lc_volume_stats(struct lc_volume *v, struct lc_volume_stats *out);
+const char *lc_volume_name(const struct lc_volume *v);
+const char *lc_volume_backing_name(const struct lc_volume *v);
+
+/* The ring of segments, for a picture: each place is one of these. */
+enum lc_place_state { LC_PLACE_FREE, LC_PLACE_CLEAN, LC_PLACE_DIRTY, LC_PLACE_HEAD };
+
+/*
+ * The states of all places of the ring, scaled down to NR cells; each cell is the "worst" of its places, in the order of the
+ * enum. Returns how many cells were filled in: 0 without a cache, fewer than NR if there are fewer places.
+ */
+u32 lc_cache_map(struct lc_cache *c, u8 *cells, u32 nr);
+
+/* Count from 0 again: all but the state. */
+void lc_cache_reset_stats(struct lc_cache *c);
 
 void lc_cache_stats(struct lc_cache *c, struct lc_stats *out);
 

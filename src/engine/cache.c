@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * cache.c - format, open, start, drain, close, insight: ties the rooms together.
+ * cache.c - format, open, start, drain, close: ties the rooms together.
  *
  * Opening has two halves. The first only reads: metadata, recovery, and whether each backing store is the
  * one that the cache knows (I12); every refusal is in it. The second begins the new epoch: the
@@ -381,47 +381,4 @@ bool lc_cache_has_ssd(struct lc_cache *c)
 u64 lc_volume_size_bytes(const struct lc_volume *v)
 {
 	return v->size_bytes;
-}
-
-/* --- insight --- */
-
-void lc_cache_stats(struct lc_cache *c, struct lc_stats *out)
-{
-	struct lc_core *core = &c->core;
-	const struct lc_ring *ring = &core->ring;
-
-	lc_mutex_lock(&core->lock);
-	*out = core->stats;
-	out->state = c->state;
-	if (!c->volumes[0].log) {
-		lc_mutex_unlock(&core->lock);
-		return;
-	}
-	out->head_id = ring->head_id;
-	out->tail_id = ring->tail_id;
-	out->seq = lc_log_newest_seq(&c->log);
-	out->durable_seq = c->log.durable_seq;
-	out->epoch = core->meta.sb.epoch;
-	out->nr_segments = ring->nr;
-	out->segment_bytes = ring->segment_blocks * LC_BLOCK;
-	out->was_clean = c->recovery.was_clean;
-	out->recovered_records = c->recovery.dirty_records;
-	out->dirty_segments = ring->head_id - ring->tail_id;
-	out->dirty_blocks = ring->dirty_blocks;
-	out->pending_zero_blocks = ring->zeros.blocks;
-	out->cached_blocks = ring->index.nr_entries;
-	out->capacity_blocks = (u64)ring->nr * (ring->segment_blocks - 1);
-	out->memory_bytes = lc_index_bytes(&ring->index) + ring->nr * sizeof *ring->segments +
-			    lc_zeros_bytes(&ring->zeros) + lc_sweep_bytes(&c->writeback.sweep) +
-			    (u64)core->settings.nr_buffers * ring->segment_blocks * LC_BLOCK;
-	lc_mutex_unlock(&core->lock);
-}
-
-double lc_memory_per_block(u32 segment_bytes)
-{
-	double blocks = (double)segment_bytes / LC_BLOCK;
-
-	/* The slot table, the hash at its load of 0.8, sweeps, pending zeros, a share of the segment table. */
-	return sizeof(struct lc_slot) + 4 * 1.25 + 0.75 + 0.03125 +
-	       sizeof(struct lc_segment) / blocks;
 }

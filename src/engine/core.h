@@ -32,9 +32,10 @@ struct lc_core {
 	u32 path_waiters;
 	u64 attachment; /* how often an SSD was attached: seqs of another one mean nothing */
 
-	struct lc_ring ring;   /* guarded by lock */
-	struct lc_meta meta;   /* guarded as meta.h says */
-	struct lc_stats stats; /* guarded by lock; the counters of it */
+	struct lc_ring ring;	       /* guarded by lock */
+	struct lc_meta meta;	       /* guarded as meta.h says */
+	struct lc_stats stats;	       /* guarded by lock; the counters of it */
+	struct lc_latencies latencies; /* guarded by lock */
 	/* Guarded by lock: since when write-back fails (0: it does not), and how. */
 	u64 stalled_since_ns;
 	int stall_error;

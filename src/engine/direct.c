@@ -139,8 +139,24 @@ int64_t lc_direct_write(struct lc_volume *v, struct lc_request *rq, const void *
 	return err ? err : (int64_t)(w.end - w.at);
 }
 
+/* Write zeros to whole blocks that we have entered. */
+static int write_zeros(struct lc_volume *v, u64 len_bytes, u64 offset_bytes)
+{
+	u64 end = offset_bytes + len_bytes;
+	u8 *scratch = lc_scratch_get(v->core);
+	int err = scratch ? 0 : -ENOMEM;
+
+	if (scratch)
+		memset(scratch, 0, READ_BYTES);
+	for (u64 at = offset_bytes; at < end && !err; at += READ_BYTES)
+		err = lc_store_write(v->backing, scratch,
+				     end - at < READ_BYTES ? end - at : READ_BYTES, at);
+	lc_scratch_put(v->core, scratch);
+	return err;
+}
+
 int64_t lc_direct_zero(struct lc_volume *v, struct lc_request *rq, u64 len_bytes, u64 offset_bytes,
-		       bool punch)
+		       bool punch, bool only)
 {
 	u64 step = len_bytes < ZERO_STEP_BYTES ? len_bytes : ZERO_STEP_BYTES;
 	struct lc_range range = {
@@ -157,6 +173,12 @@ int64_t lc_direct_zero(struct lc_volume *v, struct lc_request *rq, u64 len_bytes
 	if (!entered)
 		return 0;
 	err = lc_store_zero(v->backing, step, offset_bytes, punch);
+	/*
+	 * Whatever it failed for: what can be written is not lost yet. Before anybody else may write there: the zeros
+	 * may have been seen already, and must not come a second time.
+	 */
+	if (err && !only)
+		err = write_zeros(v, step, offset_bytes);
 	leave(v, &range);
 	return err ? err : (int64_t)step;
 }

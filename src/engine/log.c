@@ -404,7 +404,7 @@ int lc_log_wait_space(struct lc_log *l, u64 *since_ns)
 	if (c->settings.abandoned) {
 		/* Look at that time, and each second after it. */
 		deadline_ns = *since_ns + c->settings.client_timeout_ms * LC_NS_PER_MS;
-		if (deadline_ns < now_ns + LC_NS_PER_S)
+		if (deadline_ns <= now_ns)
 			deadline_ns = now_ns + LC_NS_PER_S;
 	}
 	if (c->stalled_since_ns && lc_ring_starved(&c->ring)) {

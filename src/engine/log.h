@@ -139,6 +139,7 @@ struct lc_log {
 	u32 in_flight; /* records at the SSD */
 	u64 flushes_started;
 	bool flushing;
+	u64 flush_ns;	      /* when it was submitted */
 	u64 flush_covers_seq; /* written_seq when the flush in flight was submitted */
 	struct lc_io flush_io;
 	struct lc_slot *entries; /* own: entries of one segment */

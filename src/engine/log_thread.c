@@ -246,6 +246,7 @@ static bool start_flush(struct lc_log *l)
 	if (l->flushing || l->broken || !flush_wanted(l))
 		return false;
 	l->flushing = true;
+	l->flush_ns = lc_now_ns();
 	l->flushes_started++;
 	l->flush_covers_seq = LC_MUTANT(flush_covers_sent) ?
 				      l->sent_seq :
@@ -271,6 +272,7 @@ static void complete(struct lc_log *l, struct lc_io *io)
 			return;
 		}
 		l->core->stats.commits++;
+		lc_histogram_add(&l->core->latencies.commit, lc_now_ns() - l->flush_ns);
 		lc_log_set_durable(l, l->flush_covers_seq);
 		if (!l->broken) {
 			finish_commits(l, 0);

@@ -34,6 +34,7 @@ struct chunk {
 	u32 nr;
 	bool begins;		/* the client's request */
 	bool misses;		/* something has to come from the backing store */
+	u64 backing_ns;		/* and took so long */
 	struct lc_stats *stats; /* where it is counted */
 	u8 *scratch;
 	struct piece pieces[LC_CHUNK_BLOCKS];
@@ -57,6 +58,18 @@ static void deliver(struct chunk *c, u32 i, u8 mask, const u8 *src)
 			to = c->end_bytes;
 		lc_copy(c->buf + (from - c->offset_bytes), src + (from - base), to - from);
 	}
+}
+
+/* How the statistics call it. */
+static u32 kind_of(const struct piece *p)
+{
+	u32 kind = p->needed == LC_MASK_FULL ? LC_KIND_WHOLE : 0;
+
+	if (!(p->needed & ~p->cached) || p->zeros)
+		kind |= LC_KIND_HIT;
+	if (p->slot && p->pin == LC_PIN_BUFFER)
+		kind |= LC_KIND_BUFFER;
+	return kind;
 }
 
 /* Look up and pin. -EIO if a sector that is needed is on the list of lost blocks. */
@@ -86,16 +99,9 @@ static int look_up(struct chunk *c)
 			p->cached = lc_key_mask(s->key);
 			p->crc = s->crc;
 		}
-		if (!p->slot)
-			st->read_miss_blocks++;
-		else if (p->needed & ~p->cached)
-			st->read_partial_blocks++;
-		else
-			st->read_hit_blocks++;
-		if (p->slot && p->pin == LC_PIN_BUFFER)
-			st->read_buffer_blocks++;
 		p->zeros = lc_zeros_cover(&core->ring.zeros, lc_place(c->v->id, c->block + i)) &&
 			   !LC_MUTANT(read_ignores_zeros);
+		st->blocks[kind_of(p)]++;
 		if (lc_bad_mask(&core->meta.bad, c->v->id, c->block + i) & p->needed & ~p->cached)
 			err = -EIO;
 	}
@@ -228,8 +234,12 @@ static int read_chunk(struct chunk *c, bool *straight)
 		if (!c->scratch)
 			err = -ENOMEM;
 	}
+	if (c->misses)
+		c->backing_ns = lc_now_ns();
 	if (!err)
 		err = read_backing(c);
+	if (c->misses)
+		c->backing_ns = lc_now_ns() - c->backing_ns;
 	if (!err && on_disk)
 		failed = read_ssd(c);
 	for (u32 i = 0; i < c->nr && !err; i++)
@@ -243,8 +253,10 @@ static int read_chunk(struct chunk *c, bool *straight)
 		if (c->pieces[i].failed && forget_bad(core, c->pieces[i].slot))
 			err = -EIO;
 	unpin(c);
-	if (c->misses)
+	if (c->misses) {
 		lc_busy_end(&c->v->reads);
+		lc_histogram_add(&core->latencies.backing_read, c->backing_ns);
+	}
 	lc_path_read_done(c->v);
 	lc_log_unlock(c->log);
 	if (err)

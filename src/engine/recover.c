@@ -98,6 +98,20 @@ static void scan_header(struct recovery *r, u32 place, const u8 *block)
 	memcpy(slots_of(r, place) + 1, r->entries, info.nr_entries * sizeof(struct lc_slot));
 }
 
+/* Does each entry lie inside its volume? Otherwise the headers have the say. */
+static bool plausible(const struct recovery *r, u32 nr)
+{
+	for (u32 i = 0; i < nr; i++) {
+		u64 key = r->entries[i].key;
+		const struct lc_volume_entry *v = &r->core->meta.volumes[lc_key_volume(key)];
+		u64 end = lc_key_block(key) + (lc_key_zeroes(key) ? r->entries[i].crc : 1);
+
+		if (v->id && end > (v->size_bytes + LC_BLOCK - 1) / LC_BLOCK)
+			return false;
+	}
+	return true;
+}
+
 static void scan_summary(struct recovery *r, u32 place, const u8 *block)
 {
 	struct place *p = &r->places[place];
@@ -107,7 +121,8 @@ static void scan_summary(struct recovery *r, u32 place, const u8 *block)
 
 	if (!lc_summary_decode(block, &info, r->entries) || !our_uuid(r, info.uuid) ||
 	    place_of(r, info.segment_id) != place ||
-	    info.nr_entries + info.nr_records >= r->core->ring.segment_blocks)
+	    info.nr_entries + info.nr_records >= r->core->ring.segment_blocks ||
+	    !plausible(r, info.nr_entries))
 		return;
 	p->summary_id = info.segment_id;
 	p->summary_first_seq = info.first_seq;
@@ -477,6 +492,7 @@ static int look_beyond(struct recovery *r)
 		for (u32 k = 0; k < ring->segment_blocks; k++)
 			if (lc_record_decode(r->segment + (size_t)k * LC_BLOCK, &info, r->entries) &&
 			    our_uuid(r, info.uuid) && info.segment_id >= head &&
+			    info.segment_id < r->core->meta.sb.tail_id + ring->nr &&
 			    place_of(r, info.segment_id) == i && info.seq > cut &&
 			    info.position == k && !is_void(r, info.epoch, info.seq) &&
 			    info.durable_seq > r->known_durable)

@@ -432,21 +432,18 @@ static bool flush_backing(struct lc_sweep *sw, struct lc_volume *v)
 /* --- giving way --- */
 
 /* How many per cent of the time were clients reading from the volume's backing store lately? [lock] */
-static u32 busy_percent(struct lc_sweep *sw, const struct lc_volume *v)
+static u32 busy_percent(struct lc_volume *v)
 {
-	u64 now_ns = lc_now_ns();
-	u64 busy_ns = v->reads.total_ns + (v->reads.nr ? now_ns - v->reads.since_ns : 0);
-	u64 elapsed_ns = now_ns - sw->measured_ns;
+	struct lc_busy *b = &v->reads;
+	u64 now_ns = lc_now_ns(), elapsed_ns = now_ns - b->measured_ns;
+	u64 total_ns = b->total_ns + (b->nr ? now_ns - b->since_ns : 0);
 
-	if (sw->measured != v || elapsed_ns >= MEASURE_NS) {
-		sw->busy_percent = sw->measured == v ?
-					   (busy_ns - sw->measured_busy_ns) * 100 / elapsed_ns :
-					   0;
-		sw->measured = v;
-		sw->measured_ns = now_ns;
-		sw->measured_busy_ns = busy_ns;
+	if (elapsed_ns >= MEASURE_NS) {
+		b->percent = (total_ns - b->measured_total_ns) * 100 / elapsed_ns;
+		b->measured_ns = now_ns;
+		b->measured_total_ns = total_ns;
 	}
-	return sw->busy_percent;
+	return b->percent;
 }
 
 /* Is there a reason to write back whatever clients read meanwhile? [lock] */
@@ -460,13 +457,13 @@ static bool in_a_hurry(const struct lc_sweep *sw)
 }
 
 /* Wait while clients' reads keep the backing store busy. */
-static void give_way(struct lc_sweep *sw, const struct lc_volume *v)
+static void give_way(struct lc_sweep *sw, struct lc_volume *v)
 {
 	struct lc_core *c = sw->core;
 
 	lc_mutex_lock(&c->lock);
-	while (busy_percent(sw, v) > c->settings.writeback_threshold_percent && !in_a_hurry(sw))
-		lc_cond_wait(&sw->log->progress, &c->lock, sw->measured_ns + MEASURE_NS);
+	while (busy_percent(v) > c->settings.writeback_threshold_percent && !in_a_hurry(sw))
+		lc_cond_wait(&sw->log->progress, &c->lock, v->reads.measured_ns + MEASURE_NS);
 	lc_mutex_unlock(&c->lock);
 }
 
@@ -664,6 +661,7 @@ static void write_run(struct lc_sweep *sw, struct lc_run *r)
 	}
 	if (err)
 		backing_failed(sw, r->v, err);
+	r->submitted_ns = lc_now_ns();
 	lc_mutex_lock(&c->lock);
 	c->stats.writeback_ios += r->nr_ios;
 	lc_mutex_unlock(&c->lock);
@@ -675,6 +673,7 @@ static void write_run(struct lc_sweep *sw, struct lc_run *r)
 static u32 reap_backing(struct lc_sweep *sw, struct lc_volume *v)
 {
 	struct lc_io *done = lc_queue_wait(sw->backing[v->id], LC_FOREVER);
+	u64 now_ns = lc_now_ns();
 	u32 nr = 0;
 
 	while (done) {
@@ -688,6 +687,9 @@ static u32 reap_backing(struct lc_sweep *sw, struct lc_volume *v)
 			continue;
 		if (r->error)
 			backing_failed(sw, v, r->error);
+		lc_mutex_lock(&sw->core->lock);
+		lc_histogram_add(&sw->core->latencies.backing_write, now_ns - r->submitted_ns);
+		lc_mutex_unlock(&sw->core->lock);
 		release_run(sw, r);
 		nr++;
 	}
@@ -781,6 +783,8 @@ static void write_range(struct lc_sweep *sw, u32 *at)
 
 int lc_sweep_run(struct lc_sweep *sw, u64 upto)
 {
+	u64 began_ns = lc_now_ns();
+
 	sw->covered = 0; /* below volume 1, block 0 */
 	sw->error = sw->backing_error = 0;
 	memset(sw->failed, 0, sizeof sw->failed);
@@ -801,5 +805,8 @@ int lc_sweep_run(struct lc_sweep *sw, u64 upto)
 				sw->covered = lc_place(id, LC_BLOCK_NR_MAX); /* nothing more of it */
 		}
 	} while (sw->nr_places && !sw->error);
+	lc_mutex_lock(&sw->core->lock);
+	sw->core->stats.writeback_ns += lc_now_ns() - began_ns;
+	lc_mutex_unlock(&sw->core->lock);
 	return sw->error ? sw->error : sw->backing_error;
 }

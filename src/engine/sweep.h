@@ -44,6 +44,7 @@ struct lc_run {
 	u64 block;
 	u32 nr;
 	u32 nr_ios; /* in flight */
+	u64 submitted_ns;
 	int error;
 	u8 *buf; /* run_blocks blocks */
 	struct lc_piece pieces[LC_RUN_BLOCKS_MAX];
@@ -73,10 +74,6 @@ struct lc_sweep {
 	/* Of the present sweep: what ends it, and what a backing store said. */
 	int error, backing_error;
 	bool failed[LC_VOLUMES_MAX + 1]; /* this volume is not tried any more */
-	/* How busy clients' reads kept each backing store lately: struct lc_busy, then and now. */
-	u64 measured_ns, measured_busy_ns;
-	u32 busy_percent;
-	const struct lc_volume *measured;
 };
 
 /* -ENOMEM. VOLUMES is by id and outlives SW. */

@@ -33,6 +33,9 @@ struct lc_busy {
 	u32 nr;	      /* now */
 	u64 since_ns; /* while nr > 0 */
 	u64 total_ns; /* before that */
+	/* Write-back's: what it was when last measured, and the share of time since the measurement before. */
+	u64 measured_ns, measured_total_ns;
+	u32 percent;
 };
 
 static inline void lc_busy_begin(struct lc_busy *b)
@@ -126,9 +129,9 @@ int64_t lc_direct_read(struct lc_volume *v, void *buf, u64 len_bytes, u64 offset
 /* BUF NULL: zeros. */
 int64_t lc_direct_write(struct lc_volume *v, struct lc_request *rq, const void *buf, u64 len_bytes,
 			u64 offset_bytes);
-/* Whole blocks. -EOPNOTSUPP: the store cannot. */
+/* Whole blocks. ONLY if the store can do it itself: otherwise -EOPNOTSUPP; or else by writing. */
 int64_t lc_direct_zero(struct lc_volume *v, struct lc_request *rq, u64 len_bytes, u64 offset_bytes,
-		       bool punch);
+		       bool punch, bool only);
 
 /* The sectors of block-relative bytes [from, to) as a mask. */
 static inline u8 lc_sector_mask(u32 from_bytes, u32 to_bytes)

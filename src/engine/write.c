@@ -38,16 +38,12 @@ static void publish(struct lc_volume *v, struct lc_request *rq, const struct lc_
 
 		if (reused) {
 			s->key |= (u64)mask << 8; /* these sectors are valid now, too */
-			c->stats.write_buffer_blocks++;
 		} else {
 			lc_block_publish(ring, chunk->slot + i, &old);
 		}
-		if (mask != LC_MASK_FULL)
-			c->stats.write_partial_blocks++;
-		if (old)
-			c->stats.write_hit_blocks++;
-		else
-			c->stats.write_miss_blocks++;
+		c->stats.blocks[LC_KIND_WRITE | (old ? LC_KIND_HIT : 0) |
+				(old && lc_ring_segment_of(ring, old)->buffer >= 0 ? LC_KIND_BUFFER : 0) |
+				(bytes >= LC_BLOCK ? LC_KIND_WHOLE : 0)]++;
 		lc_bad_clear(&c->meta.bad, v->id, lc_key_block(s->key), lc_key_mask(s->key));
 	}
 	lc_log_published(v->log, chunk);

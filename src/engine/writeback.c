@@ -153,6 +153,9 @@ static u64 target(struct lc_writeback *w)
 	if (!(w->log->space_waiters && lc_ring_starved(ring)) && !w->log->zero_waiters &&
 	    !c->stalled_since_ns && !(c->settings.writeback && (quiet || much)))
 		return tail;
+	/* Who fails holds the tail; the others' blocks lie behind what it would take. */
+	if (w->sweep.nr_failing)
+		return durable;
 	if (!c->settings.batch_bytes)
 		batch = ring->nr / 8;
 	if (!batch)
@@ -212,6 +215,16 @@ static u64 pause_ns(const struct lc_writeback *w)
 			     (s->idle_ms ? s->idle_ms : 1000) * LC_NS_PER_MS;
 }
 
+/* When to look again if nothing happens. [lock] */
+static u64 wake_up_ns(const struct lc_writeback *w)
+{
+	u64 interval_ns = w->core->settings.superblock_interval_ms * LC_NS_PER_MS;
+	u64 pause = pause_ns(w);
+
+	/* Nobody tells us that the log has become durable further on, and the superblock is due some time after that. */
+	return lc_now_ns() + (interval_ns && interval_ns < pause ? interval_ns : pause);
+}
+
 static void writeback_main(void *arg)
 {
 	struct lc_writeback *w = arg;
@@ -223,8 +236,16 @@ static void writeback_main(void *arg)
 	w->running = true;
 	lc_cond_broadcast(&w->done);
 	while (!w->stop && !err) {
-		u64 upto = target(w), due_ns = superblock_due_ns(w), until_ns;
+		u64 upto, until_ns;
 
+		if (lc_now_ns() >= superblock_due_ns(w)) {
+			lc_mutex_unlock(&c->lock);
+			/* If that fails, the log has failed, too, and says so itself. */
+			(void)write_superblock(w);
+			lc_mutex_lock(&c->lock);
+			continue;
+		}
+		upto = target(w);
 		if (upto > c->ring.tail_id) {
 			int failed;
 
@@ -236,17 +257,10 @@ static void writeback_main(void *arg)
 			settle(w, failed);
 			if (!failed)
 				continue;
-		} else if (lc_now_ns() >= due_ns) {
-			lc_mutex_unlock(&c->lock);
-			/* If that fails, the log has failed, too, and says so itself. */
-			(void)write_superblock(w);
-			lc_mutex_lock(&c->lock);
-			continue;
 		}
+		until_ns = wake_up_ns(w);
 		/* What failed is not tried again at each progress of the log. */
-		until_ns = lc_now_ns() + pause_ns(w);
-		lc_cond_wait(c->stalled_since_ns ? &w->done : &w->log->progress, &c->lock,
-			     due_ns < until_ns && !w->failures ? due_ns : until_ns);
+		lc_cond_wait(c->stalled_since_ns ? &w->done : &w->log->progress, &c->lock, until_ns);
 	}
 	lc_mutex_unlock(&c->lock);
 	lc_sweep_close(&w->sweep);

@@ -118,14 +118,7 @@ static int zero_blocks(struct lc_volume *v, struct lc_request *rq, u64 first, u6
 			continue;
 		}
 		if (!ret)
-			ret = lc_direct_zero(v, rq, len, at, trim);
-		else
-			return ret;
-		/* Whatever it failed for: what can be written is not lost yet. */
-		if (ret < 0 && !only) {
-			ret = lc_volume_write(v, rq, NULL, len, at);
-			ret = ret ? ret : (int64_t)len;
-		}
+			ret = lc_direct_zero(v, rq, len, at, trim, only);
 		if (ret == -EOPNOTSUPP) /* what cannot be trimmed stays */
 			return 0;
 		if (ret < 0)

@@ -14,6 +14,9 @@
 
 #include "rt_posix.h"
 
+/* nbdkit sets it before there are threads. */
+NBDKIT_DLL_PUBLIC int logcache_debug_engine;
+
 /* Set before there are threads, then constant. */
 static bool to_syslog;
 static pid_t pid_at_start;
@@ -33,7 +36,8 @@ static void hook(enum lc_log_level level, const char *line)
 {
 	switch (level) {
 	case LC_LOG_DEBUG:
-		nbdkit_debug("%s", line);
+		if (logcache_debug_engine)
+			nbdkit_debug("%s", line);
 		break;
 	case LC_LOG_INFO:
 	case LC_LOG_WARNING:

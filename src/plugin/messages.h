@@ -2,7 +2,7 @@
 /*
  * messages.h - where the lines of lc_log() go.
  *
- *	debug		nbdkit_debug(): shown by `nbdkit -v`
+ *	debug		nbdkit_debug(): shown by `nbdkit -v -D logcache.engine=1`
  *	error		nbdkit_error(): wherever nbdkit's own errors go (--log=)
  *	info, warning	the administrator must see these without -v, and nbdkit has no such levels:
  *			standard error while there is one, the system log once nbdkit has gone into

@@ -9,6 +9,7 @@
 
 #include "blank.h"
 #include "file.h"
+#include "name.h"
 #include "size.h"
 
 /* What is at cache=, as far as it matters for formatting. */
@@ -24,14 +25,45 @@ struct found {
 	char what[256]; /* CONTENT_FOREIGN: what it seems to be */
 };
 
+/* How the stores' queues are to be driven, as flags of lc_file_open(). */
+static unsigned io_flags(const struct params *p)
+{
+	switch (p->io) {
+	case PARAMS_IO_IO_URING:
+		return LC_FILE_IO_URING;
+	case PARAMS_IO_LIBAIO:
+		return LC_FILE_IO_AIO;
+	case PARAMS_IO_AUTO:
+		break;
+	}
+	return 0;
+}
+
+/* No file or device may be given twice. What cannot be looked at is refused by name when it is opened. */
 static int check_different(const struct params *p, struct lc_error *err)
 {
-	/* What cannot be looked at is refused by name when it is opened. */
-	if (lc_file_same_path(p->cache_path, p->backing_path) == 1)
-		return lc_fail(err, -EINVAL,
-			       "cache=%s and backing=%s are the same file or device: "
-			       "the log needs a device of its own",
-			       p->cache_path, p->backing_path);
+	char a[NAME_TEXT_BYTES], b[NAME_TEXT_BYTES];
+
+	for (unsigned i = 0; i < p->nr_volumes; i++) {
+		const struct params_volume *v = &p->volumes[i];
+
+		if (p->cache_path && lc_file_same_path(p->cache_path, v->backing_path) == 1)
+			return lc_fail(err, -EINVAL,
+				       "cache=%s and backing=%s are the same file or device: "
+				       "the log needs a device of its own",
+				       p->cache_path, v->backing_path);
+		for (unsigned k = 0; k < i; k++) {
+			const struct params_volume *w = &p->volumes[k];
+
+			if (lc_file_same_path(w->backing_path, v->backing_path) != 1)
+				continue;
+			return lc_fail(err, -EINVAL,
+				       "backing=%s of %s and backing=%s of %s are the same file or "
+				       "device: each volume needs a backing store of its own",
+				       w->backing_path, name_text(a, w->name), v->backing_path,
+				       name_text(b, v->name));
+		}
+	}
 	return 0;
 }
 
@@ -58,7 +90,7 @@ static int open_ssd(const struct params *p, struct lc_store **ssd, struct lc_err
 				       p->cache_path);
 		return 0;
 	}
-	rc = lc_file_open(p->cache_path, LC_FILE_CACHE, ssd, err);
+	rc = lc_file_open(p->cache_path, LC_FILE_CACHE | io_flags(p), ssd, err);
 	if (rc < 0)
 		return rc;
 	if (p->cache_size_bytes && p->cache_size_bytes != (*ssd)->size_bytes) {
@@ -143,9 +175,10 @@ static void warn_of_loss(const struct params *p, const struct found *f)
 		       p->cache_path, f->what);
 }
 
-static int open_backing(const struct params *p, struct lc_store **backing, struct lc_error *err)
+static int open_backing(const struct params *p, const char *path, struct lc_store **backing,
+			struct lc_error *err)
 {
-	int rc = lc_file_open(p->backing_path, 0, backing, err);
+	int rc = lc_file_open(path, io_flags(p), backing, err);
 
 	if (rc < 0)
 		return rc;
@@ -153,13 +186,40 @@ static int open_backing(const struct params *p, struct lc_store **backing, struc
 	rc = lc_cache_probe(*backing, err);
 	if (rc == 1)
 		lc_log(LC_LOG_WARNING,
-		       "backing=%s holds a logcache itself: are cache= and backing= swapped?",
-		       p->backing_path);
+		       "backing=%s holds a logcache itself: are cache= and backing= swapped?", path);
 	if (rc < 0) {
 		lc_store_close(*backing);
 		*backing = NULL;
 	}
 	return rc < 0 ? rc : 0;
+}
+
+static int open_backings(struct served *s, const struct params *p, struct lc_error *err)
+{
+	for (unsigned i = 0; i < p->nr_volumes; i++) {
+		struct served_volume *v = &s->volumes[i];
+		int rc = open_backing(p, p->volumes[i].backing_path, &v->backing, err);
+
+		if (rc < 0)
+			return rc;
+		v->name = p->volumes[i].name;
+		s->nr_volumes++;
+	}
+	return 0;
+}
+
+/*
+ * Can there be queues of the kind that io= asks for? The engine would notice, too, but after a new cache has been
+ * formatted.
+ */
+static int check_queues(struct lc_store *backing, struct lc_error *err)
+{
+	struct lc_queue *queue;
+	int rc = lc_queue_open(backing, 1, NULL, 0, &queue, err);
+
+	if (rc == 0)
+		lc_queue_close(queue);
+	return rc;
 }
 
 static int create(struct served *s, const struct params *p, struct lc_error *err)
@@ -168,53 +228,64 @@ static int create(struct served *s, const struct params *p, struct lc_error *err
 
 	if (rc < 0)
 		return rc;
-	rc = lc_file_open(p->cache_path, LC_FILE_CACHE, &s->ssd, err);
+	rc = lc_file_open(p->cache_path, LC_FILE_CACHE | io_flags(p), &s->ssd, err);
 	if (rc < 0)
 		unlink(p->cache_path); /* best effort: the reason for failing is another one */
 	return rc;
 }
 
+/* Open the cache device, and make a cache of it if that is called for. *CREATED: its file is new. */
+static int prepare_ssd(struct served *s, const struct params *p, bool *created, struct lc_error *err)
+{
+	struct found found;
+	int rc = open_ssd(p, &s->ssd, err);
+
+	if (rc < 0)
+		return rc;
+	rc = look_at(s->ssd, &found, err);
+	if (rc < 0)
+		return rc;
+	rc = decide(p, s->ssd, &found, err);
+	if (rc <= 0)
+		return rc;
+	warn_of_loss(p, &found);
+	if (found.content == CONTENT_MISSING) {
+		rc = create(s, p, err);
+		if (rc < 0)
+			return rc;
+		*created = true;
+	}
+	return lc_cache_format(s->ssd, &p->format_options, err);
+}
+
 int served_open(struct served *s, const struct params *p, struct lc_error *err)
 {
-	struct lc_volume_spec spec = {.name = ""};
+	struct lc_volume_spec specs[LC_VOLUMES_MAX];
 	bool created = false;
-	struct found found;
 	int rc;
 
 	memset(s, 0, sizeof *s);
 	rc = check_different(p, err);
 	if (rc < 0)
 		return rc;
-	rc = open_backing(p, &s->backing, err);
-	if (rc < 0)
-		goto fail;
-	rc = open_ssd(p, &s->ssd, err);
-	if (rc < 0)
-		goto fail;
-	rc = look_at(s->ssd, &found, err);
-	if (rc < 0)
-		goto fail;
-	rc = decide(p, s->ssd, &found, err);
+	rc = open_backings(s, p, err);
+	if (rc == 0 && p->cache_path)
+		rc = check_queues(s->volumes[0].backing, err);
+	if (rc == 0 && p->cache_path)
+		rc = prepare_ssd(s, p, &created, err);
 	if (rc < 0)
 		goto fail;
 
-	if (rc == 1) {
-		warn_of_loss(p, &found);
-		if (found.content == CONTENT_MISSING) {
-			rc = create(s, p, err);
-			if (rc < 0)
-				goto fail;
-			created = true;
-		}
-		rc = lc_cache_format(s->ssd, &p->format_options, err);
-		if (rc < 0)
-			goto fail;
-	}
-	spec.backing = s->backing;
-	rc = lc_cache_open(s->ssd, &spec, 1, &p->settings, &s->cache, err);
+	for (unsigned i = 0; i < s->nr_volumes; i++)
+		specs[i] = (struct lc_volume_spec){
+			.name = s->volumes[i].name,
+			.backing = s->volumes[i].backing,
+		};
+	rc = lc_cache_open(s->ssd, specs, s->nr_volumes, &p->settings, &s->cache, err);
 	if (rc < 0)
 		goto fail;
-	s->volume = lc_cache_volume(s->cache, 0);
+	for (unsigned i = 0; i < s->nr_volumes; i++)
+		s->volumes[i].volume = lc_cache_volume(s->cache, i);
 	return 0;
 
 fail:
@@ -222,6 +293,14 @@ fail:
 	if (created)
 		unlink(p->cache_path); /* best effort, as above */
 	return rc;
+}
+
+const struct served_volume *served_find(const struct served *s, const char *name)
+{
+	for (unsigned i = 0; i < s->nr_volumes; i++)
+		if (strcmp(s->volumes[i].name, name) == 0)
+			return &s->volumes[i];
+	return NULL;
 }
 
 int served_close(struct served *s)
@@ -232,8 +311,8 @@ int served_close(struct served *s)
 		rc = lc_cache_close(s->cache);
 	if (s->ssd)
 		lc_store_close(s->ssd);
-	if (s->backing)
-		lc_store_close(s->backing);
+	for (unsigned i = 0; i < s->nr_volumes; i++)
+		lc_store_close(s->volumes[i].backing);
 	memset(s, 0, sizeof *s);
 	return rc;
 }

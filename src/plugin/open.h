@@ -3,7 +3,7 @@
  * open.h - from parameters to an open cache: the stores, the decision to format, recovery.
  *
  * This is where a start is refused, and a refused start writes nothing anywhere (I12). So the order
- * is: everything that can be found out by looking at the parameters, at the backing store and at the
+ * is: everything that can be found out by looking at the parameters, at all backing stores and at the
  * cache; then the first write (a new cache file, a format, or the new epoch of an existing cache,
  * which lc_cache_open() likewise writes last). A cache file that was created by a start that fails
  * after all is removed again.
@@ -14,8 +14,10 @@
  *	a logcache			open			open		format, warn
  *	zeros only			format			refuse		format
  *	anything else			refuse			refuse		format, warn
+ *	(no cache=)			serve the volumes straight from their backing stores
  *
- * Runs in nbdkit's get_ready and cleanup: one thread, and no client.
+ * Runs in nbdkit's get_ready and cleanup: one thread, and no client. Everything that takes root's
+ * rights to open is opened here, before nbdkit -u changes to another user.
  */
 #ifndef LC_PLUGIN_OPEN_H
 #define LC_PLUGIN_OPEN_H
@@ -23,20 +25,30 @@
 #include "logcache/logcache.h"
 #include "params.h"
 
-/* What is being served. All NULL while nothing is. */
-struct served {
-	struct lc_store *ssd;
+/* One NBD export. */
+struct served_volume {
+	const char *name; /* the parameters'; "" for the default export */
 	struct lc_store *backing;
-	struct lc_cache *cache;
 	struct lc_volume *volume;
 };
 
+/* What is being served. All zero while nothing is. */
+struct served {
+	struct lc_store *ssd; /* NULL: without a cache */
+	struct lc_cache *cache;
+	struct served_volume volumes[LC_VOLUMES_MAX]; /* in the order of the parameters */
+	unsigned nr_volumes;
+};
+
 /*
- * Open and lock both stores, format the cache if that is called for, recover it. No thread of the
- * engine runs afterwards: lc_cache_start() comes after the fork. Returns 0, or -errno with S empty
- * and everything released.
+ * Open and lock all stores, format the cache if that is called for, recover it. No thread of the
+ * engine runs afterwards: lc_cache_start() comes after the fork. P outlives S. Returns 0, or -errno with S
+ * empty and everything released.
  */
 int served_open(struct served *s, const struct params *p, struct lc_error *err);
+
+/* The volume of this name; NULL if there is none. */
+const struct served_volume *served_find(const struct served *s, const char *name);
 
 /*
  * Close the cache (lc_cache_close) and the stores, and leave S empty. Does nothing to an empty one.

@@ -7,6 +7,9 @@
  * was written; what depends on several of them is checked at the end. Nothing here opens or looks at
  * the files: that is open.h.
  *
+ * Order matters for two keys only: volume=NAME begins a volume, and backing=PATH belongs to the one
+ * that was begun last, or to the default export (the volume without a name) before the first volume=.
+ *
  * Runs before nbdkit forks, in one thread. Paths are made absolute here, because nbdkit changes its
  * folder to / when it goes into the background.
  */
@@ -21,11 +24,24 @@ enum params_format {
 	PARAMS_FORMAT_FORCE, /* format whatever is there */
 };
 
+enum params_io {
+	PARAMS_IO_AUTO,	    /* io_uring, or libaio where that is not allowed */
+	PARAMS_IO_IO_URING, /* this one or no start */
+	PARAMS_IO_LIBAIO,
+};
+
+struct params_volume {
+	char name[LC_NAME_BYTES]; /* "": the default export */
+	char *backing_path;	  /* absolute; NULL: not given */
+};
+
 struct params {
-	char *cache_path;     /* absolute; NULL: not given */
-	char *backing_path;   /* absolute; NULL: not given */
+	struct params_volume volumes[LC_VOLUMES_MAX]; /* in the order of the command line */
+	unsigned nr_volumes;
+	char *cache_path;     /* absolute; NULL: not given, serve without a cache */
 	u64 cache_size_bytes; /* 0: not given */
 	enum params_format format;
+	enum params_io io;
 	struct lc_format_options format_options;
 	struct lc_settings settings;
 	bool drain_on_exit;

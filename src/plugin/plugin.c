@@ -19,14 +19,20 @@
  * while requests run; the engine does its own locking. What a flush promises holds across
  * connections (I2), so clients may spread requests over several.
  *
- * Zeroing: there is no zero callback, so nbdkit writes zeros through pwrite and fails fast-zero
- * requests at once, which is what both mean. No trim, no extents.
+ * Exports: each volume is one, called by its name. The handle of a connection is its volume. A client
+ * that names none gets the default export, or else the only volume; nobody gets one of several
+ * by accident.
+ *
+ * Zeroing is native: what the backing store cannot do quickly is still refused quickly (fast zero), and
+ * nbdkit's own fall-back to writing zeros, which is wrong above 64 MiB in version 1.32, is never used.
  */
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #define NBDKIT_API_VERSION 2
 #include <nbdkit-plugin.h>
@@ -34,23 +40,40 @@
 #include "format.h"
 #include "messages.h"
 #include "logcache/logcache.h"
+#include "name.h"
 #include "open.h"
 #include "params.h"
 #include "report.h"
+#include "request.h"
+#include "size.h"
 
 #define THREAD_MODEL NBDKIT_THREAD_MODEL_PARALLEL
 
 #define REQUEST_MAX_BYTES (64u << 20)
+
+/* A block status request looks at so many stretches at most: the client asks again for the rest. */
+#define EXTENTS_MAX 256u
 
 /* nbdkit has one plugin per process, and gives callbacks no place for a context before open. */
 static struct params params;
 static struct served served;
 static struct report report;
 
+/*
+ * lc_settings.abandoned: nbdkit ends a sleep, also one of no time at all, when the connection that this
+ * thread works for is closed or the server is shutting down.
+ */
+static bool client_is_gone(void)
+{
+	return nbdkit_nanosleep(0, 0) == -1 && errno == ESHUTDOWN;
+}
+
 static void plugin_load(void)
 {
 	messages_init();
+	requests_init();
 	params_init(&params);
+	params.settings.abandoned = client_is_gone;
 }
 
 /* Also after a start that failed, and after --dump-plugin, which never comes to get_ready. */
@@ -58,6 +81,7 @@ static void plugin_unload(void)
 {
 	(void)served_close(&served); /* empty after plugin_cleanup; nobody could be told otherwise */
 	params_free(&params);
+	requests_fini();
 }
 
 static int plugin_config(const char *key, const char *value)
@@ -70,10 +94,21 @@ static int plugin_config_complete(void)
 	return params_complete(&params);
 }
 
+/*
+ * May this process use it now? A call that can only be refused for its arguments tells: what the
+ * kernel lacks, or a setting or a filter forbids, is refused for that first.
+ */
+static const char *system_has(long number)
+{
+	return syscall(number, 0, NULL) == -1 && (errno == EINVAL || errno == EFAULT) ? "yes" : "no";
+}
+
 static void plugin_dump(void)
 {
 	printf("logcache_version=%s\n", LOGCACHE_VERSION);
 	printf("logcache_format_version=%u\n", LC_FORMAT_VERSION);
+	printf("logcache_io_uring=%s\n", system_has(SYS_io_uring_setup));
+	printf("logcache_libaio=%s\n", system_has(SYS_io_setup));
 	printf("logcache_memory_bytes_per_block=%.1f\n",
 	       lc_memory_per_block(LC_SEGMENT_DEFAULT_BYTES));
 	printf("logcache_block_bytes=%u\n", LC_BLOCK);
@@ -82,6 +117,8 @@ static void plugin_dump(void)
 	printf("logcache_segment_default_bytes=%u\n", LC_SEGMENT_DEFAULT_BYTES);
 	printf("logcache_cache_min_bytes=%" PRIu64 "\n",
 	       lc_cache_min_bytes(LC_SEGMENT_DEFAULT_BYTES));
+	printf("logcache_volumes_max=%u\n", LC_VOLUMES_MAX);
+	printf("logcache_volume_name_max_bytes=%u\n", LC_NAME_BYTES - 1);
 }
 
 /*
@@ -110,7 +147,7 @@ static int plugin_get_ready(void)
 		nbdkit_error("%s", err.text);
 		return -1;
 	}
-	report_opened(served.cache, served.ssd, served.backing);
+	report_opened(&served);
 	return 0;
 }
 
@@ -131,49 +168,154 @@ static int plugin_after_fork(void)
 	return 0;
 }
 
+/* What a drain writes to, for a message. */
+static const char *backings_text(char *text, size_t n)
+{
+	if (served.nr_volumes == 1)
+		return served.volumes[0].backing->name;
+	snprintf(text, n, "%u backing stores", served.nr_volumes);
+	return text;
+}
+
+static void drain(void)
+{
+	char text[32];
+	int rc;
+
+	lc_log(LC_LOG_INFO, "writing everything back to %s before exit",
+	       backings_text(text, sizeof text));
+	rc = lc_cache_drain(served.cache);
+	if (rc < 0)
+		lc_log(LC_LOG_ERROR,
+		       "could not write everything back to %s: %s; the rest stays in "
+		       "%s, start again to retry",
+		       backings_text(text, sizeof text), strerror(-rc), params.cache_path);
+}
+
 static void plugin_cleanup(void)
 {
+	bool has_ssd;
 	int rc;
 
 	if (!served.cache)
 		return;
-	if (params.drain_on_exit) {
-		lc_log(LC_LOG_INFO, "writing everything back to %s before exit", params.backing_path);
-		rc = lc_cache_drain(served.cache);
-		if (rc < 0)
-			lc_log(LC_LOG_ERROR,
-			       "could not write everything back to %s: %s; the rest stays in "
-			       "%s, start again to retry",
-			       params.backing_path, strerror(-rc), params.cache_path);
-	}
+	requests_tell_rest();
+	has_ssd = served.ssd;
+	if (params.drain_on_exit)
+		drain();
 	report_stop(&report);
 	rc = served_close(&served);
-	if (rc < 0)
+	if (rc < 0 && has_ssd)
 		lc_log(LC_LOG_ERROR,
 		       "could not close cache %s in good order: %s; what was flushed is safe, and "
 		       "the next start recovers it",
 		       params.cache_path, strerror(-rc));
-	else
+	else if (has_ssd)
 		lc_log(LC_LOG_INFO, "cache %s closed", params.cache_path);
+	else if (rc < 0)
+		lc_log(LC_LOG_ERROR, "could not flush the backing stores: %s", strerror(-rc));
+	else
+		lc_log(LC_LOG_INFO, "backing stores closed");
+}
+
+static const char *description_of(const struct served_volume *v, char *text, size_t n)
+{
+	const char *path = v->backing->name, *slash = strrchr(path, '/');
+	char size[SIZE_TEXT_BYTES];
+
+	/* The folder is nobody's business on the other side of a network. */
+	if (slash)
+		path = slash + 1;
+	snprintf(text, n, "%.255s%s%s%s, %s", name_is_text(path) ? path : "",
+		 name_is_text(path) ? " (" : "", size_text(size, v->backing->size_bytes),
+		 name_is_text(path) ? ")" : "", served.ssd ? "cached" : "not cached");
+	return text;
+}
+
+#define DESCRIPTION_BYTES 320u
+
+static int plugin_list_exports(int readonly, int is_tls, struct nbdkit_exports *exports)
+{
+	char text[DESCRIPTION_BYTES];
+
+	(void)readonly; /* every client may see every volume */
+	(void)is_tls;
+	for (unsigned i = 0; i < served.nr_volumes; i++) {
+		const struct served_volume *v = &served.volumes[i];
+
+		if (nbdkit_add_export(exports, v->name, description_of(v, text, sizeof text)) == -1)
+			return -1;
+	}
+	return 0;
+}
+
+/* What a client gets that asks for the empty name. */
+static const char *plugin_default_export(int readonly, int is_tls)
+{
+	(void)readonly;
+	(void)is_tls;
+	/* One of several would be a guess, and the client would write to it: plugin_open refuses. */
+	return served.nr_volumes == 1 ? served.volumes[0].name : "";
+}
+
+/* Many names are not of much help in a message. */
+#define LIST_BYTES 600u
+
+static const char *list_of_exports(char list[LIST_BYTES])
+{
+	int n = 0;
+
+	list[0] = '\0';
+	for (unsigned i = 0; i < served.nr_volumes; i++) {
+		if (n + LC_NAME_BYTES + 32 > LIST_BYTES) {
+			snprintf(list + n, LIST_BYTES - n, " and %u more", served.nr_volumes - i);
+			break;
+		}
+		n += snprintf(list + n, LIST_BYTES - n, "%s'%s'", i ? ", " : "",
+			      served.volumes[i].name);
+	}
+	return list;
 }
 
 static void *plugin_open(int readonly)
 {
 	const char *name = nbdkit_export_name();
+	const struct served_volume *v;
+	char list[LIST_BYTES];
 
 	(void)readonly; /* nbdkit itself refuses writes then */
-	if (name && name[0] != '\0') {
-		nbdkit_error("there is no export '%s', only the default one, ''", name);
+	if (!name)
+		return NULL; /* nbdkit has said why */
+	v = served_find(&served, name);
+	if (!v) {
+		if (name[0])
+			nbdkit_error("there is no export '%s': ask for one of %s", name,
+				     list_of_exports(list));
+		else
+			nbdkit_error("there is no default export: ask for one of %s",
+				     list_of_exports(list));
 		nbdkit_set_error(ENOENT);
-		return NULL;
 	}
-	return NBDKIT_HANDLE_NOT_NEEDED;
+	return (void *)v;
+}
+
+static const char *plugin_export_description(void *handle)
+{
+	char text[DESCRIPTION_BYTES];
+
+	return nbdkit_strdup_intern(description_of(handle, text, sizeof text));
+}
+
+static struct lc_volume *volume_of(void *handle)
+{
+	const struct served_volume *v = handle;
+
+	return v->volume;
 }
 
 static int64_t plugin_get_size(void *handle)
 {
-	(void)handle;
-	return lc_volume_size_bytes(served.volume);
+	return lc_volume_size_bytes(volume_of(handle));
 }
 
 static int plugin_block_size(void *handle, uint32_t *minimum, uint32_t *preferred, uint32_t *maximum)
@@ -204,56 +346,109 @@ static int plugin_can_fua(void *handle)
 	return NBDKIT_FUA_NATIVE;
 }
 
-static int plugin_can_multi_conn(void *handle)
+static int plugin_can_zero(void *handle)
 {
 	(void)handle;
 	return 1;
 }
 
 /*
- * Tell nbdkit why a request failed. The protocol knows few error numbers, and nbdkit turns the rest into
- * EINVAL, which blames the client.
+ * Always: it promises an answer at once, and "no" is one. And nbdkit 1.32 aborts when a client asks for what
+ * was not offered.
  */
-static int failed(int rc, const char *what, uint32_t count, uint64_t offset)
+static int plugin_can_fast_zero(void *handle)
 {
-	bool known = rc == -ENOSPC || rc == -ENOMEM || rc == -ESHUTDOWN || rc == -EINVAL;
+	(void)handle;
+	return 1;
+}
 
-	nbdkit_error("%s of %" PRIu32 " bytes at offset %" PRIu64 " failed: %s", what, count,
-		     offset, strerror(-rc));
-	nbdkit_set_error(known ? -rc : EIO);
-	return -1;
+/* Said only where it does something: mkfs discards whole disks, and need not wait for nothing. */
+static int plugin_can_trim(void *handle)
+{
+	return lc_volume_can_trim(volume_of(handle));
+}
+
+static int plugin_can_extents(void *handle)
+{
+	(void)handle;
+	return 1;
+}
+
+static int plugin_can_multi_conn(void *handle)
+{
+	(void)handle;
+	return 1;
+}
+
+static unsigned lc_flags(uint32_t flags)
+{
+	return (flags & NBDKIT_FLAG_FUA ? LC_FUA : 0) |
+	       (flags & NBDKIT_FLAG_MAY_TRIM ? LC_MAY_TRIM : 0) |
+	       (flags & NBDKIT_FLAG_FAST_ZERO ? LC_FAST_ONLY : 0);
 }
 
 static int plugin_pread(void *handle, void *buf, uint32_t count, uint64_t offset, uint32_t flags)
 {
-	int rc = lc_read(served.volume, buf, count, offset);
+	struct request r = request_begin(REQUEST_READ, handle, count, offset, flags);
 
-	(void)handle;
-	(void)flags; /* none are defined */
-	return rc < 0 ? failed(rc, "read", count, offset) : 0;
+	return request_end(&r, lc_read(volume_of(handle), buf, count, offset));
 }
 
 static int plugin_pwrite(void *handle, const void *buf, uint32_t count, uint64_t offset,
 			 uint32_t flags)
 {
-	unsigned lc_flags = flags & NBDKIT_FLAG_FUA ? LC_FUA : 0;
-	int rc = lc_write(served.volume, buf, count, offset, lc_flags);
+	struct request r = request_begin(REQUEST_WRITE, handle, count, offset, flags);
 
-	(void)handle;
-	return rc < 0 ? failed(rc, "write", count, offset) : 0;
+	return request_end(&r, lc_write(volume_of(handle), buf, count, offset, lc_flags(flags)));
+}
+
+static int plugin_zero(void *handle, uint32_t count, uint64_t offset, uint32_t flags)
+{
+	struct request r = request_begin(REQUEST_ZERO, handle, count, offset, flags);
+
+	return request_end(&r, lc_zero(volume_of(handle), count, offset, lc_flags(flags)));
+}
+
+static int plugin_trim(void *handle, uint32_t count, uint64_t offset, uint32_t flags)
+{
+	struct request r = request_begin(REQUEST_TRIM, handle, count, offset, flags);
+
+	return request_end(&r, lc_trim(volume_of(handle), count, offset, lc_flags(flags)));
 }
 
 static int plugin_flush(void *handle, uint32_t flags)
 {
-	int rc = lc_flush(served.volume);
+	struct request r = request_begin(REQUEST_FLUSH, handle, 0, 0, flags);
 
-	(void)handle;
-	(void)flags; /* none are defined */
-	if (rc == 0)
-		return 0;
-	nbdkit_error("flush failed: %s", strerror(-rc));
-	nbdkit_set_error(rc == -ENOSPC || rc == -ENOMEM ? -rc : EIO);
-	return -1;
+	return request_end(&r, lc_flush(volume_of(handle)));
+}
+
+/*
+ * nbdkit joins neighbours that are alike. The answer may end before the range does; it holds one stretch
+ * at least. With NBDKIT_FLAG_REQ_ONE nobody looks at more than one.
+ */
+static int plugin_extents(void *handle, uint32_t count, uint64_t offset, uint32_t flags,
+			  struct nbdkit_extents *extents)
+{
+	struct request r = request_begin(REQUEST_EXTENTS, handle, count, offset, flags);
+	u64 at = offset, end = offset + count;
+	struct lc_extent e;
+	bool hole = false;
+
+	for (unsigned i = 0; i < EXTENTS_MAX && at < end; i++) {
+		int rc = lc_extent(volume_of(handle), end - at, at, &e);
+
+		if (rc < 0)
+			return request_end(&r, rc);
+		if (i > 0 && e.hole != hole && flags & NBDKIT_FLAG_REQ_ONE)
+			break;
+		hole = e.hole;
+		if (nbdkit_add_extent(extents, at, e.len_bytes,
+				      hole ? NBDKIT_EXTENT_HOLE | NBDKIT_EXTENT_ZERO : 0) == -1)
+			return request_end(&r, -ENOMEM);
+		at += e.len_bytes;
+	}
+	return request_end(&r, 0);
 }
 
 static struct nbdkit_plugin plugin = {
@@ -266,20 +461,31 @@ static struct nbdkit_plugin plugin = {
 	.config = plugin_config,
 	.config_complete = plugin_config_complete,
 	.config_help = params_help,
+	.magic_config_key = "backing",
 	.dump_plugin = plugin_dump,
 	.get_ready = plugin_get_ready,
 	.after_fork = plugin_after_fork,
 	.cleanup = plugin_cleanup,
+	.list_exports = plugin_list_exports,
+	.default_export = plugin_default_export,
 	.open = plugin_open,
+	.export_description = plugin_export_description,
 	.get_size = plugin_get_size,
 	.block_size = plugin_block_size,
 	.can_write = plugin_can_write,
 	.can_flush = plugin_can_flush,
 	.can_fua = plugin_can_fua,
+	.can_zero = plugin_can_zero,
+	.can_fast_zero = plugin_can_fast_zero,
+	.can_trim = plugin_can_trim,
+	.can_extents = plugin_can_extents,
 	.can_multi_conn = plugin_can_multi_conn,
 	.pread = plugin_pread,
 	.pwrite = plugin_pwrite,
 	.flush = plugin_flush,
+	.zero = plugin_zero,
+	.trim = plugin_trim,
+	.extents = plugin_extents,
 };
 
 NBDKIT_REGISTER_PLUGIN(plugin)

@@ -2,70 +2,110 @@
 /* report.c - see report.h. */
 #include "report.h"
 
+#include <assert.h>
 #include <inttypes.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
+#include "name.h"
 #include "size.h"
 
-#define LINE_BYTES 800u
+#define LINE_BYTES 1200u
 
 static double percent(u64 part, u64 whole)
 {
 	return whole ? 100.0 * part / whole : 0;
 }
 
-void report_opened(struct lc_cache *c, const struct lc_store *ssd, const struct lc_store *backing)
+static void report_cache(const struct served *served)
 {
-	char volume[SIZE_TEXT_BYTES], cache[SIZE_TEXT_BYTES], memory[SIZE_TEXT_BYTES];
+	char cache[SIZE_TEXT_BYTES], memory[SIZE_TEXT_BYTES];
 	struct lc_stats s;
 	char records[32];
 
-	lc_cache_stats(c, &s);
+	lc_cache_stats(served->cache, &s);
 	snprintf(records, sizeof records, "%" PRIu64 " records", s.recovered_records);
 	lc_log(LC_LOG_INFO,
-	       "serving %s (%s) through cache %s (%s, %" PRIu64 " segments of %" PRIu32
+	       "cache %s (%s, %" PRIu64 " segments of %" PRIu32
 	       "K): %.1f%% dirty, %.1f%% filled, head %" PRIu64 ", tail %" PRIu64 ", epoch %" PRIu64
 	       ", %s found after %s; %s of RAM, of which %.1f bytes per cached block",
-	       backing->name, size_text(volume, backing->size_bytes), ssd->name,
-	       size_text(cache, ssd->size_bytes), s.nr_segments, s.segment_bytes >> 10,
-	       percent(s.dirty_segments, s.nr_segments), percent(s.cached_blocks, s.capacity_blocks),
-	       s.head_id, s.tail_id, s.epoch, s.recovered_records ? records : "nothing unwritten",
+	       served->ssd->name, size_text(cache, served->ssd->size_bytes), s.nr_segments,
+	       s.segment_bytes >> 10, percent(s.dirty_segments, s.nr_segments),
+	       percent(s.cached_blocks, s.capacity_blocks), s.head_id, s.tail_id, s.epoch,
+	       s.recovered_records ? records : "nothing unwritten",
 	       s.was_clean ? "a clean shutdown" : "a crash", size_text(memory, s.memory_bytes),
 	       lc_memory_per_block(s.segment_bytes));
 }
 
-/* Fields are separated by "; " and begin with what they are about, so that a script can cut them. */
-static void log_line(const struct lc_stats *s)
+void report_opened(const struct served *s)
 {
-	char read[SIZE_TEXT_BYTES], written[SIZE_TEXT_BYTES], logged[SIZE_TEXT_BYTES];
-	u64 found = s->read_hit_blocks + s->read_partial_blocks;
-	char line[LINE_BYTES];
-	int n;
+	char size[SIZE_TEXT_BYTES], name[NAME_TEXT_BYTES];
 
-	n = snprintf(line, sizeof line,
-		     "statistics: "
-		     "client reads %" PRIu64 " (%s, %.1f%% of the blocks cached); "
-		     "client writes %" PRIu64 " (%s, %.1f%% of the blocks cached); "
-		     "flushes %" PRIu64 "; "
-		     "log %s in %" PRIu64 " records, %" PRIu64 " segments, %" PRIu64 " commits; "
-		     "write-back %" PRIu64 " sweeps, %" PRIu64 " blocks in %" PRIu64 " writes, "
-		     "%" PRIu64 " blocks superseded; "
-		     "dirty %.1f%% of the segments (%" PRIu64 " blocks); "
-		     "filled %.1f%% of the blocks",
-		     s->reads, size_text(read, s->read_bytes),
-		     percent(found, found + s->read_miss_blocks), s->writes,
-		     size_text(written, s->write_bytes),
-		     percent(s->write_hit_blocks, s->write_hit_blocks + s->write_miss_blocks),
-		     s->flushes, size_text(logged, s->log_bytes), s->records, s->segments,
-		     s->commits, s->sweeps, s->writeback_blocks, s->writeback_ios,
-		     s->superseded_blocks, percent(s->dirty_segments, s->nr_segments),
-		     s->dirty_blocks, percent(s->cached_blocks, s->capacity_blocks));
+	if (s->ssd)
+		report_cache(s);
+	for (unsigned i = 0; i < s->nr_volumes; i++) {
+		const struct served_volume *v = &s->volumes[i];
+
+		lc_log(LC_LOG_INFO, "serving %s (%s) as %s%s", v->backing->name,
+		       size_text(size, v->backing->size_bytes), name_text(name, v->name),
+		       s->ssd ? "" : ", without a cache");
+	}
+}
+
+/* Append to LINE, of which N bytes are used. Returns how many are used then. */
+static int append(char *line, int n, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+
+static int append(char *line, int n, const char *fmt, ...)
+{
+	va_list args;
+
+	va_start(args, fmt);
+	n += vsnprintf(line + n, LINE_BYTES - n, fmt, args);
+	va_end(args);
+	assert(n < (int)LINE_BYTES); /* numbers have 20 digits at most */
+	return n;
+}
+
+/* Fields are separated by "; " and begin with what they are about, so that a script can cut them. */
+static void log_line(struct lc_cache *c, const struct lc_stats *s)
+{
+	char read[SIZE_TEXT_BYTES], written[SIZE_TEXT_BYTES], zeroed[SIZE_TEXT_BYTES];
+	char trimmed[SIZE_TEXT_BYTES], logged[SIZE_TEXT_BYTES], line[LINE_BYTES];
+	u64 found = lc_stats_blocks(s, LC_KIND_HIT, LC_KIND_WRITE);
+	int n = 0;
+
+	n = append(line, n, "statistics: client reads %" PRIu64 " (%s", s->reads,
+		   size_text(read, s->read_bytes));
+	if (lc_cache_has_ssd(c))
+		n = append(line, n, ", %.1f%% of the blocks cached",
+			   percent(found, lc_stats_blocks(s, 0, LC_KIND_WRITE)));
+	n = append(line, n, "); client writes %" PRIu64 " (%s", s->writes,
+		   size_text(written, s->write_bytes));
+	if (lc_cache_has_ssd(c))
+		n = append(line, n, ", %.1f%% of the blocks cached",
+			   percent(lc_stats_blocks(s, LC_KIND_WRITE | LC_KIND_HIT, 0),
+				   lc_stats_blocks(s, LC_KIND_WRITE, 0)));
+	n = append(line, n, "); zeros %" PRIu64 " (%s); trims %" PRIu64 " (%s); flushes %" PRIu64,
+		   s->zeros, size_text(zeroed, s->zero_bytes), s->trims,
+		   size_text(trimmed, s->trim_bytes), s->flushes);
+	if (lc_cache_has_ssd(c))
+		n = append(line, n,
+			   "; log %s in %" PRIu64 " records, %" PRIu64 " segments, %" PRIu64
+			   " commits; write-back %" PRIu64 " sweeps, %" PRIu64 " blocks in %" PRIu64
+			   " writes, %" PRIu64 " blocks superseded, %" PRIu64 " zeroed; "
+			   "dirty %.1f%% of the segments (%" PRIu64 " blocks, %" PRIu64
+			   " to be zeroed); filled %.1f%% of the blocks",
+			   size_text(logged, s->log_bytes), s->records, s->segments, s->commits,
+			   s->sweeps, s->writeback_blocks, s->writeback_ios, s->superseded_blocks,
+			   s->zeroed_blocks, percent(s->dirty_segments, s->nr_segments),
+			   s->dirty_blocks, s->pending_zero_blocks,
+			   percent(s->cached_blocks, s->capacity_blocks));
 	if (s->ssd_errors || s->backing_errors || s->crc_errors || s->lost_blocks)
-		snprintf(line + n, sizeof line - n,
-			 "; errors: cache %" PRIu64 ", backing store %" PRIu64
-			 ", checksums %" PRIu64 ", blocks lost %" PRIu64,
-			 s->ssd_errors, s->backing_errors, s->crc_errors, s->lost_blocks);
+		append(line, n,
+		       "; errors: cache %" PRIu64 ", backing store %" PRIu64 ", checksums %" PRIu64
+		       ", blocks lost %" PRIu64,
+		       s->ssd_errors, s->backing_errors, s->crc_errors, s->lost_blocks);
 	lc_log(LC_LOG_INFO, "%s", line);
 }
 
@@ -75,12 +115,13 @@ static void log_if_changed(struct report *r)
 	struct lc_stats now;
 
 	lc_cache_stats(r->cache, &now);
-	if (now.reads == last->reads && now.writes == last->writes && now.flushes == last->flushes &&
+	if (now.reads == last->reads && now.writes == last->writes && now.zeros == last->zeros &&
+	    now.trims == last->trims && now.flushes == last->flushes &&
 	    now.commits == last->commits && now.sweeps == last->sweeps &&
 	    now.ssd_errors == last->ssd_errors && now.backing_errors == last->backing_errors)
 		return;
 	r->last = now;
-	log_line(&now);
+	log_line(r->cache, &now);
 }
 
 static void report_thread(void *arg)
@@ -140,5 +181,5 @@ void report_stop(struct report *r)
 	r->running = false;
 
 	lc_cache_stats(r->cache, &now);
-	log_line(&now);
+	log_line(r->cache, &now);
 }

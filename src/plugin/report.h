@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * report.h - what the administrator reads about the cache: a line at the start, and, with
- * stats-interval=, a line of statistics at most so often and once at the end.
+ * report.h - what the administrator reads about the cache: at the start a line for the cache and one
+ * for each volume, and, with stats-interval=, a line of statistics at most so often and once at the end.
  *
  * The lines go through lc_log() at level info. Counters run from the opening of the cache. A
  * thread of its own wakes up at each interval, and stays silent when no counter has changed.
@@ -9,7 +9,7 @@
 #ifndef LC_PLUGIN_REPORT_H
 #define LC_PLUGIN_REPORT_H
 
-#include "logcache/logcache.h"
+#include "open.h"
 
 struct report {
 	struct lc_cache *cache;
@@ -22,8 +22,8 @@ struct report {
 	struct lc_stats last; /* the thread's; then report_stop's */
 };
 
-/* What was opened: size, memory, dirty share, position of the log. */
-void report_opened(struct lc_cache *c, const struct lc_store *ssd, const struct lc_store *backing);
+/* What was opened: size, memory, dirty share, position of the log; then the volumes. */
+void report_opened(const struct served *s);
 
 /* Start the thread, unless INTERVAL_S is 0. Returns 0 or -errno. Call after the fork. */
 int report_start(struct report *r, struct lc_cache *c, u32 interval_s);

@@ -1,0 +1,134 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * insight.c - what a cache says of itself.
+ */
+#include "cache.h"
+#include "path.h"
+
+/* What only a cache has. [lock] */
+static void cache_stats(const struct lc_cache *c, struct lc_stats *out)
+{
+	const struct lc_core *core = &c->core;
+	const struct lc_ring *ring = &core->ring;
+
+	out->head_id = ring->head_id;
+	out->tail_id = ring->tail_id;
+	out->durable_id = c->log.durable_id;
+	out->seq = lc_log_newest_seq(&c->log);
+	out->durable_seq = c->log.durable_seq;
+	out->epoch = core->meta.sb.epoch;
+	out->nr_segments = ring->nr;
+	out->segment_bytes = ring->segment_blocks * LC_BLOCK;
+	out->was_clean = c->recovery.was_clean;
+	out->recovered_records = c->recovery.dirty_records;
+	out->dirty_segments = ring->head_id - ring->tail_id;
+	out->dirty_blocks = ring->dirty_blocks;
+	out->pending_zero_blocks = ring->zeros.blocks;
+	out->cached_blocks = ring->index.nr_entries;
+	out->capacity_blocks = (u64)ring->nr * (ring->segment_blocks - 1);
+	out->waiting_writers = c->log.space_waiters;
+	out->failing_volumes = c->writeback.sweep.nr_failing;
+	out->log_failed = c->log.failed;
+	out->bad_blocks = core->meta.bad.nr;
+	out->memory_bytes = lc_index_bytes(&ring->index) + ring->nr * sizeof *ring->segments +
+			    lc_zeros_bytes(&ring->zeros) + lc_sweep_bytes(&c->writeback.sweep) +
+			    (u64)core->settings.nr_buffers * ring->segment_blocks * LC_BLOCK;
+}
+
+void lc_cache_stats(struct lc_cache *c, struct lc_stats *out)
+{
+	lc_mutex_lock(&c->core.lock);
+	*out = c->core.stats;
+	out->state = c->state;
+	if (c->volumes[0].log) /* they all have one, or none has */
+		cache_stats(c, out);
+	lc_mutex_unlock(&c->core.lock);
+}
+
+void lc_cache_latencies(struct lc_cache *c, struct lc_latencies *out)
+{
+	lc_mutex_lock(&c->core.lock);
+	*out = c->core.latencies;
+	lc_mutex_unlock(&c->core.lock);
+}
+
+void lc_cache_reset_stats(struct lc_cache *c)
+{
+	lc_mutex_lock(&c->core.lock);
+	c->core.stats = (struct lc_stats){0};
+	c->core.latencies = (struct lc_latencies){0};
+	lc_mutex_unlock(&c->core.lock);
+}
+
+void lc_volume_stats(struct lc_volume *v, struct lc_volume_stats *out)
+{
+	const struct lc_ring *ring = &v->core->ring;
+
+	lc_mutex_lock(&v->core->lock);
+	*out = (struct lc_volume_stats){.size_bytes = v->size_bytes, .failing = v->failing};
+	if (v->log) {
+		out->cached_blocks = ring->live_of[v->id];
+		out->dirty_blocks = ring->dirty_of[v->id];
+		out->pending_zero_blocks = ring->zeros.blocks_of[v->id];
+	}
+	lc_mutex_unlock(&v->core->lock);
+}
+
+const char *lc_volume_name(const struct lc_volume *v)
+{
+	return v->name;
+}
+
+const char *lc_volume_backing_name(const struct lc_volume *v)
+{
+	return v->backing->name;
+}
+
+/* [lock] */
+static enum lc_place_state state_of(const struct lc_ring *ring, u32 place)
+{
+	const struct lc_segment *seg = &ring->segments[place];
+
+	if (seg->state == LC_SEGMENT_FREE)
+		return LC_PLACE_FREE;
+	if (seg->id == ring->head_id)
+		return LC_PLACE_HEAD;
+	return seg->id > ring->tail_id ? LC_PLACE_DIRTY : LC_PLACE_CLEAN;
+}
+
+u32 lc_cache_map(struct lc_cache *c, u8 *cells, u32 nr)
+{
+	const struct lc_ring *ring = &c->core.ring;
+	bool cached;
+	u32 filled;
+
+	lc_mutex_lock(&c->core.lock);
+	cached = lc_path_read(&c->volumes[0]); /* the ring stays while we look at it */
+	filled = !cached ? 0 : nr < ring->nr ? nr : ring->nr;
+	for (u32 i = 0; i < filled; i++) {
+		u32 from = (u64)ring->nr * i / filled, to = (u64)ring->nr * (i + 1) / filled;
+
+		cells[i] = LC_PLACE_FREE;
+		for (u32 place = from; place < to; place++) {
+			enum lc_place_state s = state_of(ring, place);
+
+			if (s > cells[i])
+				cells[i] = s;
+		}
+		lc_mutex_unlock(&c->core.lock); /* there may be millions */
+		lc_mutex_lock(&c->core.lock);
+	}
+	if (cached)
+		lc_path_read_done(&c->volumes[0]);
+	lc_mutex_unlock(&c->core.lock);
+	return filled;
+}
+
+double lc_memory_per_block(u32 segment_bytes)
+{
+	double blocks = (double)segment_bytes / LC_BLOCK;
+
+	/* The slot table, the hash at its load of 0.8, sweeps, pending zeros, a share of the segment table. */
+	return sizeof(struct lc_slot) + 4 * 1.25 + 0.75 + 0.03125 +
+	       sizeof(struct lc_segment) / blocks;
+}

@@ -1,0 +1,150 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* request.c - see request.h. */
+#include "request.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#define NBDKIT_API_VERSION 2
+#include <nbdkit-plugin.h>
+
+#include "name.h"
+
+/* nbdkit sets it before there are threads. */
+NBDKIT_DLL_PUBLIC int logcache_debug_requests;
+
+static const char *const kinds[] = {
+	[REQUEST_READ] = "read", [REQUEST_WRITE] = "write", [REQUEST_ZERO] = "zero",
+	[REQUEST_TRIM] = "trim", [REQUEST_FLUSH] = "flush", [REQUEST_EXTENTS] = "block status",
+};
+
+/* Guarded by lock. */
+static struct {
+	u64 second_ns; /* when the present second of this kind began */
+	u32 told;      /* in it */
+	u64 untold;
+} failures[NR_REQUEST_KINDS];
+static struct lc_mutex lock;
+
+void requests_init(void)
+{
+	lc_mutex_init(&lock);
+	memset(failures, 0, sizeof failures);
+}
+
+static void tell_number(enum request_kind kind, u64 nr)
+{
+	if (nr)
+		nbdkit_error("%" PRIu64 " more %s requests failed", nr, kinds[kind]);
+}
+
+void requests_tell_rest(void)
+{
+	for (unsigned kind = 0; kind < NR_REQUEST_KINDS; kind++) {
+		tell_number(kind, failures[kind].untold);
+		failures[kind].untold = 0;
+	}
+}
+
+void requests_fini(void)
+{
+	lc_mutex_destroy(&lock);
+}
+
+struct request request_begin(enum request_kind kind, const void *volume, u32 len_bytes,
+			     u64 offset_bytes, u32 flags)
+{
+	return (struct request){
+		.kind = kind,
+		.volume = volume,
+		.len_bytes = len_bytes,
+		.offset_bytes = offset_bytes,
+		.flags = flags,
+		.start_ns = logcache_debug_requests ? lc_now_ns() : 0,
+	};
+}
+
+/* May one more failure be told? *UNTOLD: how many were not, and shall be mentioned now. */
+static bool may_tell(enum request_kind kind, u64 *untold)
+{
+	u64 now_ns = lc_now_ns();
+	bool tell;
+
+	*untold = 0;
+	lc_mutex_lock(&lock);
+	if (now_ns - failures[kind].second_ns >= LC_NS_PER_S) {
+		*untold = failures[kind].untold;
+		failures[kind].second_ns = now_ns;
+		failures[kind].told = 0;
+		failures[kind].untold = 0;
+	}
+	tell = failures[kind].told < REQUEST_ERRORS_PER_S;
+	failures[kind].told += tell;
+	failures[kind].untold += !tell;
+	lc_mutex_unlock(&lock);
+	return tell;
+}
+
+static const char *reason(int rc)
+{
+	return rc == -ESHUTDOWN ? "its client went away while it waited" : strerror(-rc);
+}
+
+#define RANGE_TEXT_BYTES (NAME_TEXT_BYTES + 64u)
+
+static const char *range_text(char text[RANGE_TEXT_BYTES], const struct request *r)
+{
+	char name[NAME_TEXT_BYTES];
+
+	name_text(name, r->volume->name);
+	if (r->kind == REQUEST_FLUSH)
+		snprintf(text, RANGE_TEXT_BYTES, "of %s", name);
+	else
+		snprintf(text, RANGE_TEXT_BYTES, "of %" PRIu32 " bytes at offset %" PRIu64 " of %s",
+			 r->len_bytes, r->offset_bytes, name);
+	return text;
+}
+
+static void show(const struct request *r, int rc)
+{
+	u64 us = (lc_now_ns() - r->start_ns) / 1000;
+	char range[RANGE_TEXT_BYTES];
+
+	nbdkit_debug("%s %s%s%s%s: %s, %" PRIu64 " us", kinds[r->kind], range_text(range, r),
+		     r->flags & NBDKIT_FLAG_FUA ? ", fua" : "",
+		     r->flags & NBDKIT_FLAG_MAY_TRIM ? ", may trim" : "",
+		     r->flags & NBDKIT_FLAG_FAST_ZERO ? ", fast" : "", rc < 0 ? reason(rc) : "done",
+		     us);
+}
+
+int request_end(const struct request *r, int rc)
+{
+	char range[RANGE_TEXT_BYTES];
+	bool known;
+	u64 untold;
+
+	if (r->start_ns)
+		show(r, rc);
+	if (rc >= 0)
+		return 0;
+	/*
+	 * An answer, not a failure: the client wanted to know. Never without that flag: nbdkit 1.32
+	 * would fall back to writing, and writes the first 64 MiB of the range again and again.
+	 */
+	if (rc == -EOPNOTSUPP && r->kind == REQUEST_ZERO && r->flags & NBDKIT_FLAG_FAST_ZERO) {
+		nbdkit_set_error(EOPNOTSUPP);
+		return -1;
+	}
+	if (may_tell(r->kind, &untold)) {
+		tell_number(r->kind, untold);
+		nbdkit_error("%s %s failed: %s", kinds[r->kind], range_text(range, r), reason(rc));
+	}
+	/*
+	 * The protocol knows few error numbers, and nbdkit turns the rest into EINVAL, which blames
+	 * the client.
+	 */
+	known = rc == -ENOSPC || rc == -ENOMEM || rc == -ESHUTDOWN || rc == -EINVAL;
+	nbdkit_set_error(known ? -rc : EIO);
+	return -1;
+}
