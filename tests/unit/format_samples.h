@@ -53,6 +53,12 @@ static UNUSED struct lc_slot some_slot(u32 i)
 	return (struct lc_slot){key, ~i * 31};
 }
 
+/* One that zeroes a range. */
+static UNUSED struct lc_slot some_zero(u8 type, u64 first, u32 nr)
+{
+	return (struct lc_slot){lc_key(9, first, LC_MASK_FULL, type), nr};
+}
+
 static UNUSED struct lc_record_info some_record(u32 nr)
 {
 	struct lc_record_info r = {

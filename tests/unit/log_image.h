@@ -2,8 +2,8 @@
 /*
  * log_image.h - logs made by hand, block by block, for the tests of recovery.
  *
- * The device has eight segments of eight blocks and one volume of 100 blocks (id 1), the last of
- * them short. begin() goes to a segment, add() appends a record to it. Recovery only reads:
+ * The device has eight segments of eight blocks (or what a program defines BLOCKS to be before) and one
+ * volume of 100 blocks (id 1), the last of them short. begin() goes to a segment, add() appends a record to it. Recovery only reads:
  * recover() checks that each time.
  *
  * Each program includes it once; everything is static.
@@ -16,7 +16,9 @@
 #include "recover.h"
 
 #define NR 8u
+#ifndef BLOCKS
 #define BLOCKS 8u
+#endif
 #define ZONE 256u
 #define VOLUME_BLOCKS 100u
 
@@ -112,6 +114,20 @@ static void begin(u64 segment_id)
 	memcpy(image.summary.uuid, meta.uuid, LC_UUID_BYTES);
 }
 
+/* The next record is appended; its NR entries are in their place. */
+static void append(u32 nr)
+{
+	image.next.nr_entries = nr;
+	lc_record_encode(at(image.next.segment_id, image.next.position), &image.next,
+			 image.entries + image.summary.nr_entries);
+	image.summary.nr_blocks[image.summary.nr_records++] = nr;
+	image.summary.nr_entries += nr;
+	image.summary.last_seq = image.next.seq;
+	image.summary.epoch = image.next.epoch;
+	image.next.position += 1 + nr;
+	image.next.seq++;
+}
+
 /* Append the next record: NR blocks of the volume, from BLOCK on. */
 static void add(u32 nr, u64 block)
 {
@@ -124,14 +140,16 @@ static void add(u32 nr, u64 block)
 		entries[i].key = lc_key(1, block + i, LC_MASK_FULL, LC_ENTRY_DATA);
 		entries[i].crc = lc_crc32c(data, LC_BLOCK);
 	}
-	image.next.nr_entries = nr;
-	lc_record_encode(at(image.next.segment_id, image.next.position), &image.next, entries);
-	image.summary.nr_blocks[image.summary.nr_records++] = nr;
-	image.summary.nr_entries += nr;
-	image.summary.last_seq = image.next.seq;
-	image.summary.epoch = image.next.epoch;
-	image.next.position += 1 + nr;
-	image.next.seq++;
+	append(nr);
+}
+
+/* A record with one entry, which zeroes NR blocks of a volume; the entry's own block is left as it is. */
+static UNUSED void add_zero(u8 type, u8 volume, u64 block, u32 nr)
+{
+	image.entries[image.summary.nr_entries] = (struct lc_slot){lc_key(volume, block,
+									  LC_MASK_FULL, type),
+								   nr};
+	append(1);
 }
 
 static UNUSED void summarize(void)

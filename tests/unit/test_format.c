@@ -206,6 +206,32 @@ static void records_come_back(void **state)
 	}
 }
 
+/* Their length stands where the crc of data does; data and ranges stand side by side. */
+static void entries_that_zero_come_back(void **state)
+{
+	struct lc_record_info r = some_record(5), back;
+	struct lc_summary_info s = some_summary(), s_back;
+	struct lc_slot in[6] = {
+		some_zero(LC_ENTRY_ZERO, 0, 1),
+		some_slot(3),
+		some_zero(LC_ENTRY_TRIM, 12345, LC_ZERO_BLOCKS_MAX),
+		some_zero(LC_ENTRY_ZERO, LC_BLOCK_NR_MAX - 1, 1),
+		some_zero(LC_ENTRY_TRIM, LC_BLOCK_NR_MAX - LC_ZERO_BLOCKS_MAX, LC_ZERO_BLOCKS_MAX),
+		some_zero(LC_ENTRY_ZERO, 7, 4242),
+	};
+	struct lc_slot out[LC_ENTRIES_MAX];
+
+	(void)state;
+	lc_record_encode(block, &r, in);
+	assert_true(lc_record_decode(block, &back, out));
+	assert_memory_equal(out, in, 5 * sizeof *in);
+	lc_summary_encode(block, &s, in);
+	assert_true(lc_summary_decode(block, &s_back, out));
+	assert_memory_equal(out, in, 6 * sizeof *in);
+	for (u32 i = 0; i < 6; i++)
+		assert_int_equal(lc_key_zeroes(out[i].key), i != 1);
+}
+
 static void flags_in_ram_do_not_reach_the_disk(void **state)
 {
 	struct lc_record_info r = some_record(1);
@@ -272,6 +298,7 @@ int main(void)
 		cmocka_unit_test(volumes_come_back_from_their_own_entry),
 		cmocka_unit_test(bad_list_comes_back),
 		cmocka_unit_test(records_come_back),
+		cmocka_unit_test(entries_that_zero_come_back),
 		cmocka_unit_test(flags_in_ram_do_not_reach_the_disk),
 		cmocka_unit_test(summary_comes_back),
 		cmocka_unit_test(largest_summary_fits),

@@ -104,9 +104,11 @@ static void impossible_records_are_refused(void **state)
 		{"a flag in a key", 256, 1, LC_ENTRY_DATA | 0x10},
 		{"another flag, in the last key", 256 + 24, 1, LC_ENTRY_DATA | 0x80},
 		{"an entry of type NONE", 256, 1, LC_ENTRY_NONE},
-		{"an entry of type ZERO", 256, 1, LC_ENTRY_ZERO},
+		{"a ZERO of some sectors", 256, 1, LC_ENTRY_ZERO},
+		{"a TRIM of some sectors", 256, 1, LC_ENTRY_TRIM},
 		{"an entry of type CLEAN", 256, 1, LC_ENTRY_CLEAN},
 		{"an entry of type ERA", 256 + 12, 1, LC_ENTRY_ERA},
+		{"an entry of type 6", 256, 1, 6},
 		{"an entry of type 15", 256, 1, 15},
 		{"an entry without sectors", 256 + 1, 1, 0},
 		{"an entry of volume 0", 256 + 7, 1, 0},
@@ -136,13 +138,84 @@ static void impossible_summaries_are_refused(void **state)
 		/* 0 + 3 + 3: the sum is right, but no record is empty */
 		{"an empty record", 128, 4, 3ull << 16},
 		{"an entry with a flag", 640, 1, LC_ENTRY_DATA | 0x40},
-		{"an entry of type ZERO", 640, 1, LC_ENTRY_ZERO},
+		{"a ZERO of some sectors", 640, 1, LC_ENTRY_ZERO},
 		{"an entry without sectors", 640 + 12 * 5 + 1, 1, 0},
 		{"an entry of volume 0", 640 + 7, 1, 0},
 	};
 
 	(void)state;
 	check_nonsense(list, sizeof list / sizeof *list, seal_summary, summary_counts);
+}
+
+/*
+ * An entry that zeroes is about whole blocks, so many that there is an end to it, and all of them have a number. Byte
+ * 256 + 12 or 640 + 12 is its key, eight bytes behind that its length.
+ */
+struct range_nonsense {
+	const char *what;
+	u8 type, volume, mask, flags;
+	u64 block;
+	u32 nr;
+};
+
+static const struct range_nonsense ranges[] = {
+	{"a ZERO of no blocks", LC_ENTRY_ZERO, 9, 0xff, 0, 5, 0},
+	{"a TRIM of no blocks", LC_ENTRY_TRIM, 9, 0xff, 0, 5, 0},
+	{"a ZERO of one block too many", LC_ENTRY_ZERO, 9, 0xff, 0, 5, LC_ZERO_BLOCKS_MAX + 1},
+	{"a TRIM of one block too many", LC_ENTRY_TRIM, 9, 0xff, 0, 5, LC_ZERO_BLOCKS_MAX + 1},
+	{"a ZERO of 4 billion blocks", LC_ENTRY_ZERO, 9, 0xff, 0, 5, UINT32_MAX},
+	{"a ZERO without sectors", LC_ENTRY_ZERO, 9, 0, 0, 5, 8},
+	{"a ZERO without the first sector", LC_ENTRY_ZERO, 9, 0xfe, 0, 5, 8},
+	{"a TRIM without the last sector", LC_ENTRY_TRIM, 9, 0x7f, 0, 5, 8},
+	{"a ZERO of volume 0", LC_ENTRY_ZERO, 0, 0xff, 0, 5, 8},
+	{"a TRIM of volume 0", LC_ENTRY_TRIM, 0, 0xff, 0, 5, 8},
+	{"a ZERO with a flag", LC_ENTRY_ZERO, 9, 0xff, 0x10, 5, 8},
+	{"a TRIM with a flag", LC_ENTRY_TRIM, 9, 0xff, 0x80, 5, 8},
+	{"a ZERO behind all block numbers", LC_ENTRY_ZERO, 9, 0xff, 0, LC_BLOCK_NR_MAX, 1},
+	{"a ZERO that ends behind them", LC_ENTRY_ZERO, 9, 0xff, 0, LC_BLOCK_NR_MAX - 7, 8},
+	{"a TRIM that ends behind them", LC_ENTRY_TRIM, 9, 0xff, 0,
+	 LC_BLOCK_NR_MAX - LC_ZERO_BLOCKS_MAX + 1, LC_ZERO_BLOCKS_MAX},
+	{"a CLEAN whose length would do", LC_ENTRY_CLEAN, 9, 0xff, 0, 5, 8},
+	{"an ERA whose length would do", LC_ENTRY_ERA, 9, 0xff, 0, 5, 8},
+	{"a NONE whose length would do", LC_ENTRY_NONE, 9, 0xff, 0, 5, 8},
+	{"a type 6 whose length would do", 6, 9, 0xff, 0, 5, 8},
+	{"a ZERO with another bit in its type", LC_ENTRY_ZERO | 8, 9, 0xff, 0, 5, 8},
+};
+
+/* Put SLOT into entry 1 of what SEAL makes. */
+static bool range_counts(void (*seal)(void), size_t at, const struct lc_slot *slot,
+			 bool (*counts)(void))
+{
+	seal();
+	raw_put(block, at, 8, slot->key);
+	raw_put(block, at + 8, 4, slot->crc);
+	raw_reseal(block);
+	return counts();
+}
+
+static void impossible_ranges_are_refused(void **state)
+{
+	const struct lc_slot good[] = {some_zero(LC_ENTRY_ZERO, 5, 8),
+				       some_zero(LC_ENTRY_TRIM, 5, LC_ZERO_BLOCKS_MAX)};
+	unsigned accepted = 0;
+
+	(void)state;
+	for (u32 i = 0; i < 2; i++) {
+		assert_true(range_counts(seal_three, 256 + 12, &good[i], record_counts));
+		assert_true(range_counts(seal_summary, 640 + 12, &good[i], summary_counts));
+	}
+	for (u32 i = 0; i < sizeof ranges / sizeof *ranges; i++) {
+		const struct range_nonsense *n = &ranges[i];
+		struct lc_slot slot = {lc_key(n->volume, n->block, n->mask, n->type) | n->flags,
+				       n->nr};
+
+		if (range_counts(seal_three, 256 + 12, &slot, record_counts) ||
+		    range_counts(seal_summary, 640 + 12, &slot, summary_counts)) {
+			print_error("accepted: %s\n", n->what);
+			accepted++;
+		}
+	}
+	assert_int_equal(accepted, 0);
 }
 
 static void summary_of_one_record_is_refused(void **state)
@@ -245,6 +318,8 @@ static void impossible_bad_lists_are_refused(void **state)
 		{"more keys than are there", 64, 8, 3},
 		{"a key of type NONE", 72, 1, 0},
 		{"a key of type ZERO", 72, 1, LC_ENTRY_ZERO},
+		/* of all sectors, with a seq that could be a length */
+		{"a whole ZERO", 72, 8, 9ull << 56 | 5 << 16 | 0xff02},
 		{"a key without sectors", 72 + 16 + 1, 1, 0},
 		{"a key with a flag", 72, 1, LC_ENTRY_DATA | 0x20},
 		{"a key of volume 0", 72 + 7, 1, 0},
@@ -262,6 +337,7 @@ int main(void)
 		cmocka_unit_test(structures_of_another_version_do_not_count),
 		cmocka_unit_test(impossible_records_are_refused),
 		cmocka_unit_test(impossible_summaries_are_refused),
+		cmocka_unit_test(impossible_ranges_are_refused),
 		cmocka_unit_test(summary_of_one_record_is_refused),
 		cmocka_unit_test(impossible_superblocks_are_refused),
 		cmocka_unit_test(impossible_volumes_are_refused),

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * test_segment.c - the ring: where ids live, when the head may enter (I4), and that the newest
- * copy of a block wins wherever the ring happens to wrap (I5).
+ * copy of a block wins wherever the ring happens to wrap (I5); what holds the tail.
  */
 #include "mem_store.h"
 
@@ -291,6 +291,121 @@ static void a_dropped_block_is_forgotten(void **state)
 	assert_int_equal(lc_index_find(&ring.index, 1, 3), 0);
 }
 
+/* --- by volume; ranges that zero --- */
+
+static bool publish_for(u8 volume, u64 id, u32 position, u64 block)
+{
+	u32 old;
+
+	lc_index_slot(&ring.index, slot_at(id, position))->key = lc_key(volume, block, LC_MASK_FULL,
+									LC_ENTRY_DATA);
+	return lc_block_publish(&ring, slot_at(id, position), &old);
+}
+
+static void blocks_are_counted_by_volume(void **state)
+{
+	(void)state;
+	open_segment(1);
+	open_segment(2);
+	assert_true(publish_for(7, 1, 1, 3));
+	assert_true(publish_for(7, 1, 2, 4));
+	assert_true(publish_for(255, 1, 3, 3));
+	assert_true(publish_for(7, 2, 1, 3)); /* supersedes */
+	assert_int_equal(ring.live_of[7], 2);
+	assert_int_equal(ring.dirty_of[7], 2);
+	assert_int_equal(ring.live_of[255], 1);
+	lc_block_clean(&ring, slot_at(2, 1));
+	lc_block_clean(&ring, slot_at(1, 1)); /* long superseded */
+	assert_int_equal(ring.live_of[7], 2);
+	assert_int_equal(ring.dirty_of[7], 1);
+	lc_block_drop(&ring, slot_at(1, 2));
+	assert_int_equal(ring.live_of[7], 1);
+	assert_int_equal(ring.dirty_of[7], 0);
+	assert_int_equal(ring.dirty_of[255], 1);
+	assert_int_equal(ring.live_of[1], 0);
+}
+
+/* In steps, of so many look-ups each: blocks of others and outside the range stay. */
+static void a_range_of_blocks_is_dropped_in_steps(void **state)
+{
+	u64 block = 10;
+	u32 steps = 1;
+
+	(void)state;
+	open_segment(1);
+	for (u32 i = 1; i < BLOCKS; i++)
+		assert_true(publish_for(1, 1, i, 8 + i)); /* blocks 9 .. 15 */
+	open_segment(2);
+	assert_true(publish_for(2, 2, 1, 11));
+	while (!lc_blocks_drop(&ring, 1, &block, 14, 3))
+		steps++;
+	assert_int_equal(steps, 2);
+	for (u64 b = 9; b <= 15; b++)
+		assert_int_equal(!lc_index_find(&ring.index, 1, b), b >= 10 && b < 14);
+	assert_int_equal(lc_index_find(&ring.index, 2, 11), slot_at(2, 1));
+	assert_int_equal(ring.live_of[1], 3);
+	assert_int_equal(ring.dirty_blocks, 4);
+	/* a volume of which there is nothing is looked up no further, however large the range is */
+	block = 0;
+	assert_true(lc_blocks_drop(&ring, 3, &block, UINT64_MAX, 3));
+}
+
+/* The entry at a position of a segment zeroes NR blocks of volume 1 from BLOCK on. */
+static u32 zero_at(u64 id, u32 position, u64 block, u32 nr)
+{
+	*lc_index_slot(&ring.index, slot_at(id, position)) =
+		(struct lc_slot){lc_key(1, block, LC_MASK_FULL, LC_ENTRY_ZERO), nr};
+	lc_zeros_claim(&ring, slot_at(id, position));
+	lc_zeros_add(&ring, slot_at(id, position));
+	return slot_at(id, position);
+}
+
+static void the_tail_does_not_pass_a_pending_range(void **state)
+{
+	struct lc_zero what;
+
+	(void)state;
+	open_segment(1);
+	open_segment(2);
+	zero_at(1, 1, 0, 10);
+	zero_at(2, 1, 5, 10);
+	assert_false(lc_ring_written_back(&ring, 1));
+	zero_at(2, 2, 0, 5); /* the first one is superseded altogether */
+	assert_true(lc_ring_written_back(&ring, 1));
+	assert_false(lc_ring_written_back(&ring, 2));
+	for (u64 at = 0; lc_zeros_next(&ring, 1, at, 2, &what); at = what.place + what.nr)
+		lc_zeros_done(&ring, &what);
+	assert_false(lc_ring_written_back(&ring, 2)); /* not flushed yet */
+	lc_zeros_flushed(&ring, 1, true);
+	assert_true(lc_ring_written_back(&ring, 2));
+}
+
+/* How many entries there are above the tail is what counts, whatever became of their ranges. */
+static void entries_that_zero_count_until_the_tail_passes(void **state)
+{
+	u32 max = ring.zeros.max;
+
+	(void)state;
+	assert_true(max >= 64);
+	ring.head_id = 2;
+	open_segment(1);
+	open_segment(2);
+	for (u32 i = 0; i < max; i++) {
+		assert_false(lc_ring_starved(&ring));
+		zero_at(1 + i % 2, 1, 0, 10); /* each supersedes the one before */
+	}
+	assert_int_equal(ring.zeros.nr, 1);
+	assert_true(lc_ring_starved(&ring));
+	lc_ring_set_tail(&ring, 1);
+	assert_int_equal(ring.tail_id, 1);
+	assert_int_equal(ring.zeros.entries, max / 2);
+	assert_false(lc_ring_starved(&ring));
+	assert_int_equal(lc_ring_segment(&ring, 1)->zero_entries, 0);
+	assert_int_equal(lc_ring_segment(&ring, 2)->zero_entries, max / 2);
+	lc_ring_set_tail(&ring, 2);
+	assert_int_equal(ring.zeros.entries, 0);
+}
+
 /* Turn the ring many times with random blocks; recount everything by hand. */
 static void counts_agree_with_a_recount(void **state)
 {
@@ -352,6 +467,10 @@ int main(void)
 		RING_TEST(a_clean_block_stays_live),
 		RING_TEST(cleaning_a_superseded_block_does_nothing),
 		RING_TEST(a_dropped_block_is_forgotten),
+		RING_TEST(blocks_are_counted_by_volume),
+		RING_TEST(a_range_of_blocks_is_dropped_in_steps),
+		RING_TEST(the_tail_does_not_pass_a_pending_range),
+		RING_TEST(entries_that_zero_count_until_the_tail_passes),
 		RING_TEST(counts_agree_with_a_recount),
 	};
 

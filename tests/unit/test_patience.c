@@ -1,0 +1,384 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * test_patience.c - requests that wait too long for their client, and write-back that gives way to
+ * readers.
+ */
+#include "cache_life.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+static struct mem_store *const disk = &disks[0];
+
+/* --- the client is gone --- */
+
+static atomic_bool gone;
+static atomic_uint asked;
+
+static bool abandoned(void)
+{
+	atomic_fetch_add(&asked, 1);
+	return atomic_load(&gone);
+}
+
+static int setup(void **state)
+{
+	int ret = life_setup(state);
+
+	atomic_store(&gone, false);
+	atomic_store(&asked, 0);
+	settings.abandoned = abandoned;
+	settings.client_timeout_ms = 100;
+	settings.stall_timeout_ms = 60000; /* nobody gives up for that */
+	return ret;
+}
+
+/* A small cache whose disk hangs; the log is as full as it gets without waiting. */
+static void make_full(void)
+{
+	make(lc_cache_min_bytes(8192) + 4 * 8192, 8192, 1, 4 * MIB);
+	must_open();
+	disk->write_error = disk->zero_error = -EIO;
+	for (u32 i = 0; i < 6; i++)
+		put(0, i, 1, 0x11);
+}
+
+static u8 block_22[LC_BLOCK];
+
+static int write_whole(void)
+{
+	return lc_write(volume(0), block_22, LC_BLOCK, 100 * LC_BLOCK, 0);
+}
+
+static int write_part(void)
+{
+	return lc_write(volume(0), block_22, 100, 200 * LC_BLOCK + 7, 0);
+}
+
+static int zero_range(void)
+{
+	return lc_zero(volume(0), 50 * LC_BLOCK, 300 * LC_BLOCK, 0);
+}
+
+/* Requests in threads of their own. */
+#define NR_REQUESTS 3u
+
+static struct request {
+	int (*const fn)(void);
+	pthread_t thread;
+	int result;
+	atomic_bool done;
+} requests[NR_REQUESTS] = {{.fn = write_whole}, {.fn = write_part}, {.fn = zero_range}};
+
+static struct request *const whole = &requests[0], *const zeros = &requests[2];
+
+static void *request_thread(void *arg)
+{
+	struct request *r = arg;
+
+	r->result = r->fn();
+	atomic_store(&r->done, true);
+	return NULL;
+}
+
+static void begin(struct request *r)
+{
+	atomic_store(&r->done, false);
+	assert_int_equal(pthread_create(&r->thread, NULL, request_thread, r), 0);
+}
+
+static bool is_done(struct request *r)
+{
+	return atomic_load(&r->done);
+}
+
+/* It ends, and says what it has to. */
+static void must_end(struct request *r, int want)
+{
+	must_become(is_done(r));
+	assert_int_equal(pthread_join(r->thread, NULL), 0);
+	assert_int_equal(r->result, want);
+}
+
+static void heal(void)
+{
+	disk->write_error = disk->zero_error = 0;
+}
+
+static void a_request_whose_client_is_gone_is_given_up(void **state)
+{
+	u64 before = now_ms();
+
+	(void)state;
+	memset(block_22, 0x22, sizeof block_22);
+	make_full();
+	atomic_store(&gone, true);
+	for (u32 i = 0; i < NR_REQUESTS; i++)
+		begin(&requests[i]);
+	for (u32 i = 0; i < NR_REQUESTS; i++)
+		must_end(&requests[i], -ESHUTDOWN);
+	assert_in_range(now_ms() - before, 95, 3000);
+	assert_true(atomic_load(&asked) >= NR_REQUESTS);
+	/* they did not happen */
+	for (u32 i = 1; i <= 3; i++)
+		assert_reads(0, 100 * i, 1, noise(0));
+	/* whoever sends them again, when there is space, gets through: nothing was left behind */
+	atomic_store(&gone, false);
+	heal();
+	for (u32 i = 0; i < NR_REQUESTS; i++)
+		assert_int_equal(requests[i].fn(), 0);
+	must_drain();
+	must_close();
+	assert_on_disk(0, 100, 1, 0x22);
+	assert_on_disk(0, 300, 50, 0);
+}
+
+static void a_request_whose_client_is_there_goes_on_waiting(void **state)
+{
+	(void)state;
+	memset(block_22, 0x22, sizeof block_22);
+	make_full();
+	for (u32 i = 0; i < NR_REQUESTS; i++)
+		begin(&requests[i]);
+	must_become(atomic_load(&asked) >= NR_REQUESTS);
+	for (u32 i = 0; i < NR_REQUESTS; i++)
+		assert_false(is_done(&requests[i]));
+	heal();
+	for (u32 i = 0; i < NR_REQUESTS; i++)
+		must_end(&requests[i], 0);
+	assert_reads(0, 100, 1, 0x22);
+	assert_reads_bytes(0, 200 * LC_BLOCK + 7, 100, 0x22);
+	assert_reads(0, 300, 50, 0);
+	must_close();
+}
+
+/* It asks again: the client may go while the request waits. */
+static void a_client_may_go_later(void **state)
+{
+	(void)state;
+	make_full();
+	begin(whole);
+	must_become(atomic_load(&asked) > 0);
+	sleep_ms(50);
+	assert_false(is_done(whole));
+	atomic_store(&gone, true);
+	must_end(whole, -ESHUTDOWN); /* it looks each second */
+	heal();
+	must_close();
+}
+
+/* A patient client is never asked, however long the request takes. */
+static void nobody_is_asked_before_the_time(void **state)
+{
+	(void)state;
+	settings.client_timeout_ms = 60000;
+	atomic_store(&gone, true);
+	make_full();
+	begin(whole);
+	sleep_ms(130);
+	assert_false(is_done(whole));
+	heal();
+	must_end(whole, 0);
+	assert_int_equal(atomic_load(&asked), 0);
+	must_close();
+}
+
+/* A write waits for zeros that were there before it, and they wait for space: it is asked, too. */
+static void who_waits_behind_another_request_is_asked_too(void **state)
+{
+	(void)state;
+	make_full();
+	begin(zeros);
+	sleep_ms(50);
+	atomic_store(&gone, true);
+	assert_int_equal(lc_write(volume(0), block_22, LC_BLOCK, 310 * LC_BLOCK, 0), -ESHUTDOWN);
+	must_end(zeros, -ESHUTDOWN);
+	heal();
+	must_close();
+}
+
+/* --- readers first --- */
+
+static atomic_bool reading;
+static atomic_uint read_ms; /* what a read of the disk takes */
+
+static int slow_read(struct lc_store *s, void *buf, u32 len_bytes, u64 offset_bytes)
+{
+	u32 ms = atomic_load(&read_ms);
+
+	if (ms)
+		sleep_ms(ms);
+	return mem_read(s, buf, len_bytes, offset_bytes);
+}
+
+static void make_slow(void)
+{
+	static struct lc_store_ops ops;
+
+	ops = *disk->store.ops;
+	ops.read = slow_read;
+	disk->store.ops = &ops;
+}
+
+/* Reads what is not cached, without a pause. */
+static void *reader(void *arg)
+{
+	u8 *buf = malloc(LC_BLOCK);
+
+	(void)arg;
+	while (atomic_load(&reading))
+		assert_int_equal(lc_read(volume(0), buf, LC_BLOCK, 900 * LC_BLOCK), 0);
+	free(buf);
+	return NULL;
+}
+
+/* Is what was dirty written back within so many ms? */
+static bool written_back_within(u32 ms)
+{
+	u64 end = now_ms() + ms;
+
+	while (now_ms() < end && stats().tail_id < 4)
+		sleep_ms(5);
+	return stats().tail_id >= 4;
+}
+
+static pthread_t make_busy(void)
+{
+	pthread_t thread;
+
+	make(4 * MIB, 32768, 1, 4 * MIB);
+	make_slow();
+	settings.abandoned = NULL;
+	settings.writeback = true;
+	settings.dirty_low_percent = 0;
+	settings.batch_bytes = 32768; /* a segment at a time */
+	settings.idle_ms = 20;
+	must_open();
+	atomic_store(&read_ms, 10);
+	atomic_store(&reading, true);
+	assert_int_equal(pthread_create(&thread, NULL, reader, NULL), 0);
+	/* how busy the disk is is seen by comparing with the sweep before */
+	put(0, 50, 7, 0x10);
+	flush();
+	must_become(stats().tail_id == 1);
+	sleep_ms(120);
+	put(0, 100, 21, 0x11); /* three segments */
+	flush();
+	return thread;
+}
+
+static void end_busy(pthread_t thread)
+{
+	atomic_store(&reading, false);
+	atomic_store(&read_ms, 0);
+	assert_int_equal(pthread_join(thread, NULL), 0);
+	must_drain();
+	must_close();
+	assert_on_disk(0, 100, 21, 0x11);
+}
+
+static void write_back_gives_way_to_readers(void **state)
+{
+	pthread_t thread;
+
+	(void)state;
+	thread = make_busy();
+	assert_false(written_back_within(200));
+	assert_true(stats().reads > 5);
+	/* they stop: it goes on */
+	atomic_store(&reading, false);
+	assert_true(written_back_within(2000));
+	end_busy(thread);
+}
+
+static void write_back_does_not_give_way_at_100_percent(void **state)
+{
+	pthread_t thread;
+
+	(void)state;
+	settings.writeback_threshold_percent = 100;
+	thread = make_busy();
+	assert_true(written_back_within(2000));
+	end_busy(thread);
+}
+
+/* Reads that the cache answers keep no disk busy. */
+static void reads_from_the_cache_do_not_count(void **state)
+{
+	pthread_t thread;
+
+	(void)state;
+	thread = make_busy();
+	assert_false(written_back_within(200));
+	put(0, 900, 1, 0x33); /* from now on */
+	assert_true(written_back_within(2000));
+	end_busy(thread);
+}
+
+static void much_dirty_data_does_not_give_way(void **state)
+{
+	pthread_t thread;
+
+	(void)state;
+	settings.dirty_high_percent = 10; /* of 96 segments */
+	thread = make_busy();
+	assert_false(written_back_within(150));
+	put(0, 200, 70, 0x22); /* more than ten segments are dirty now */
+	flush();
+	assert_true(written_back_within(2000));
+	end_busy(thread);
+	assert_on_disk(0, 200, 7, 0x22);
+}
+
+static void a_drain_does_not_give_way(void **state)
+{
+	pthread_t thread;
+	u64 before;
+
+	(void)state;
+	thread = make_busy();
+	assert_false(written_back_within(150));
+	before = now_ms();
+	must_drain();
+	assert_true(now_ms() - before < 1500);
+	assert_true(atomic_load(&reading));
+	end_busy(thread);
+}
+
+static void closing_does_not_wait_for_the_sweep(void **state)
+{
+	pthread_t thread;
+
+	(void)state;
+	thread = make_busy();
+	put(0, 300, 1, 0x44);
+	sleep_ms(120);
+	atomic_store(&reading, false);
+	assert_int_equal(pthread_join(thread, NULL), 0);
+	must_close(); /* in the middle of a sweep, maybe */
+	must_open();
+	assert_reads(0, 100, 21, 0x11);
+	assert_reads(0, 300, 1, 0x44);
+	must_close();
+}
+
+#define T(name) cmocka_unit_test_setup_teardown(name, setup, life_teardown)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		T(a_request_whose_client_is_gone_is_given_up),
+		T(a_request_whose_client_is_there_goes_on_waiting),
+		T(a_client_may_go_later),
+		T(nobody_is_asked_before_the_time),
+		T(who_waits_behind_another_request_is_asked_too),
+		T(write_back_gives_way_to_readers),
+		T(write_back_does_not_give_way_at_100_percent),
+		T(reads_from_the_cache_do_not_count),
+		T(much_dirty_data_does_not_give_way),
+		T(a_drain_does_not_give_way),
+		T(closing_does_not_wait_for_the_sweep),
+	};
+
+	return cmocka_run_group_tests(tests, mem_quiet, NULL);
+}
