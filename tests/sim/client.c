@@ -14,76 +14,6 @@
 
 #define MISALIGN_MAX 64u
 
-void workload_draw(struct workload *w, u32 nr_blocks)
-{
-	*w = (struct workload){
-		.write = 50,
-		.read = 25,
-		.flush = sim_one_in(2) ? 5 : sim_log_between(1, 40),
-		.think = 8,
-		.bytes = 12,
-		.fua_percent = sim_one_in(3) ? sim_below(60) : 3,
-		.hot_percent = sim_one_in(3) ? 90 : sim_below(60),
-		.hot_block = sim_below(nr_blocks),
-		.hot_blocks = sim_between(1, 6),
-		.big_percent = sim_one_in(6) ? 20 : sim_below(3),
-		.think_max_ns = sim_log_between(10000, 50000000),
-		.sequential = sim_one_in(6),
-		.drains = sim_one_in(8) ? 10 : 0,
-	};
-	if (sim_one_in(5)) { /* never flushes: the log must not wedge (I10) */
-		w->flush = 0;
-		w->fua_percent = 0;
-	}
-	if (sim_one_in(8)) /* writes and nothing else: laps of the log */
-		w->read = w->think = w->bytes = 0;
-	if (sim_one_in(8)) { /* mostly reads */
-		w->read = 200;
-		w->write = 20;
-	}
-}
-
-void workload_scenario(struct workload *w, enum scenario s, u32 nr_blocks)
-{
-	*w = (struct workload){
-		.write = 60,
-		.read = 5,
-		.hot_block = sim_below(nr_blocks),
-		.hot_blocks = sim_between(1, 6),
-		.hot_percent = sim_below(100),
-	};
-	switch (s) {
-	case SCENARIO_STAMMER:
-		w->fua_percent = sim_one_in(2) ? 100 : 60;
-		w->single = !sim_one_in(4);
-		break;
-	case SCENARIO_FULL:
-		w->read = sim_one_in(4) ? 5 : 0;
-		w->hot_percent = 0;
-		w->big_percent = sim_below(20);
-		break;
-	case SCENARIO_SUPERSEDE:
-		w->hot_percent = 100;
-		w->hot_blocks = sim_between(1, 3);
-		w->single = true;
-		w->flush = sim_one_in(2) ? 0 : 3;
-		w->drains = sim_between(20, 200);
-		break;
-	case SCENARIO_PATCHWORK:
-		w->fua_percent = sim_between(30, 90);
-		w->hot_percent = sim_between(80, 98);
-		w->single = sim_one_in(2);
-		w->big_percent = w->single ? 0 : sim_below(30);
-		w->drains = sim_between(10, 100);
-		break;
-	default:
-		w->flush = sim_below(40);
-		w->fua_percent = sim_below(100);
-		w->hot_percent = sim_below(100);
-		w->single = sim_one_in(2);
-	}
-}
-
 void clients_create(struct history *h)
 {
 	u32 i;
@@ -97,21 +27,20 @@ void clients_create(struct history *h)
 	}
 }
 
-void durable_at(u32 tick)
+void durable_at(unsigned volume, u32 tick)
 {
-	oracle_durable(tick);
-	bytes_durable(tick);
+	oracle_durable(volume, tick);
+	bytes_durable(volume, tick);
 }
 
-/* Request buffers come at any alignment. */
-static u8 *buffer(const struct client *c)
+u8 *client_buffer(const struct client *c)
 {
 	return c->memory + (sim_one_in(4) ? sim_below(MISALIGN_MAX) : 0);
 }
 
 /* --- where and how much --- */
 
-static void draw_range(struct client *c, unsigned volume, u32 *sector, u32 *nr)
+void draw_range(struct client *c, unsigned volume, u32 *sector, u32 *nr)
 {
 	const struct workload *w = &c->load;
 	u32 all = c->history->nr_sectors[volume], kind = sim_below(100);
@@ -152,7 +81,7 @@ static void do_write(struct client *c, unsigned volume)
 {
 	struct history *h = c->history;
 	bool fua = sim_below(100) < c->load.fua_percent;
-	u8 *buf = buffer(c);
+	u8 *buf = client_buffer(c);
 	u32 sector, nr, version, i;
 	int r;
 
@@ -160,8 +89,8 @@ static void do_write(struct client *c, unsigned volume)
 	if (nr * LC_SECTOR >= 512u << 10)
 		h->covered[COVER_BIG_WRITE] = true;
 	version = oracle_write_submit(volume, sector, nr, fua, buf);
-	r = lc_write(lc_cache_volume(h->cache, volume), buf, nr * LC_SECTOR,
-		     (u64)sector * LC_SECTOR, fua ? LC_FUA : 0);
+	r = lc_write(volume_of(h, volume), buf, nr * LC_SECTOR, (u64)sector * LC_SECTOR,
+		     fua ? LC_FUA : 0);
 	for (i = 0; i < nr; i++)
 		buf[i * LC_SECTOR + 100] ^= 0x55;
 	oracle_write_done(version, r);
@@ -169,27 +98,26 @@ static void do_write(struct client *c, unsigned volume)
 
 static void do_read(struct client *c, unsigned volume)
 {
-	u8 *buf = buffer(c);
+	u8 *buf = client_buffer(c);
 	u32 sector, nr, ticket;
 	int r;
 
 	draw_range(c, volume, &sector, &nr);
 	ticket = oracle_read_submit(buf, nr);
-	r = lc_read(lc_cache_volume(c->history->cache, volume), buf, nr * LC_SECTOR,
-		    (u64)sector * LC_SECTOR);
+	r = lc_read(volume_of(c->history, volume), buf, nr * LC_SECTOR, (u64)sector * LC_SECTOR);
 	oracle_read_done(ticket, volume, sector, nr, buf, r);
 }
 
-static void do_flush(struct client *c)
+static void do_flush(struct client *c, unsigned volume)
 {
 	u32 tick = oracle_tick();
 	int r;
 
 	sim_trace("flush submit (tick %u)", tick);
-	r = lc_flush(lc_cache_volume(c->history->cache, 0));
-	sim_trace("flush done: %d", r);
+	r = lc_flush(volume_of(c->history, volume));
+	sim_trace("flush of %u done: %d", volume, r);
 	if (!r)
-		durable_at(tick);
+		durable_at(c->history->no_ssd ? volume : ORACLE_ALL_VOLUMES, tick);
 	else if (!c->history->faults)
 		sim_fail("a flush failed with %d, but no store did", r);
 }
@@ -202,9 +130,9 @@ static void do_drain(struct client *c)
 	sim_trace("drain (tick %u)", tick);
 	r = lc_cache_drain(c->history->cache);
 	sim_trace("drained: %d", r);
-	if (!r)
-		durable_at(tick);
-	else if (!c->history->faults)
+	if (!r && !c->history->no_ssd)
+		durable_at(ORACLE_ALL_VOLUMES, tick);
+	else if (r && !c->history->faults)
 		sim_fail("a drain failed with %d, but no store did", r);
 }
 
@@ -214,6 +142,7 @@ static void do_stats(struct client *c)
 
 	lc_cache_stats(c->history->cache, &st);
 	history_covers(c->history, &st);
+	c->history->covered[COVER_ZEROS_MANY] |= st.pending_zero_blocks >= 40;
 	if (st.durable_seq > st.seq || st.tail_id > st.head_id ||
 	    st.dirty_blocks > st.cached_blocks || st.cached_blocks > st.capacity_blocks)
 		sim_fail("statistics make no sense: seq %llu durable %llu, head %llu tail %llu, "
@@ -227,42 +156,28 @@ static void do_stats(struct client *c)
 
 /* --- the byte region --- */
 
-/* Read the whole region; the first time in a life, decide what survived. */
-static void bytes_read_all(struct history *h, unsigned volume, u8 *buf)
-{
-	u32 len = bytes_len(volume);
-	int r;
-
-	memset(buf, 0xa5, len);
-	r = lc_read(lc_cache_volume(h->cache, volume), buf, len, bytes_offset(volume));
-	if (r) {
-		if (!h->faults)
-			sim_fail("a read of the byte region failed with %d, but no store did", r);
-		h->lost = true;
-		return;
-	}
-	if (bytes_settled(volume))
-		bytes_check(volume, 0, len, buf, "read again");
-	else
-		bytes_judge(volume, buf);
-}
-
 static void do_bytes(struct client *c, unsigned volume)
 {
 	struct history *h = c->history;
-	u8 *buf = buffer(c);
+	u8 *buf = client_buffer(c);
 	u32 len = bytes_len(volume), at, n;
-	struct lc_volume *v = lc_cache_volume(h->cache, volume);
+	struct lc_volume *v = volume_of(h, volume);
 	int r;
 
 	if (!bytes_settled(volume)) {
-		bytes_read_all(h, volume, buf);
+		verify_bytes(h, volume, buf);
 		return;
 	}
 	at = sim_below(len);
 	n = sim_one_in(2) ? sim_between(1, 600) : sim_between(1, len);
 	if (n > len - at)
 		n = len - at;
+	if (sim_one_in(6) && do_whole(c, volume, sim_one_in(2)))
+		return;
+	if (sim_one_in(5) && bytes_may_write(volume)) {
+		do_zero_bytes(c, volume, at, n, sim_one_in(2));
+		return;
+	}
 	if (sim_one_in(3) || !bytes_may_write(volume)) {
 		memset(buf, 0xa5, n);
 		r = lc_read(v, buf, n, bytes_offset(volume) + at);
@@ -289,10 +204,12 @@ static void client_main(void *arg)
 	struct client *c = arg;
 	struct history *h = c->history;
 	const struct workload *w = &c->load;
-	u32 total = w->write + w->read + w->flush + w->think + w->bytes, n;
+	u32 total = w->write + w->read + w->flush + w->think + w->bytes + w->zero + w->trim +
+		    w->extent;
+	u32 n;
 
 	for (n = 0; n < c->nr_ops; n++) {
-		unsigned volume = sim_below(h->nr_volumes);
+		unsigned volume = h->served[sim_below(h->nr_served)];
 		u32 k = sim_below(total);
 
 		h->nr_ops++;
@@ -305,9 +222,15 @@ static void client_main(void *arg)
 		else if (k < w->write + w->read)
 			do_read(c, volume);
 		else if (k < w->write + w->read + w->flush)
-			do_flush(c);
+			do_flush(c, volume);
 		else if (k < w->write + w->read + w->flush + w->think)
 			sim_sleep(1 + sim_log_between(1, w->think_max_ns));
+		else if ((k -= w->write + w->read + w->flush + w->think) < w->zero)
+			do_zero(c, volume);
+		else if (k < w->zero + w->trim)
+			do_trim(c, volume);
+		else if (k < w->zero + w->trim + w->extent)
+			do_extent(c, volume);
 		else if (c->number == 0)
 			do_bytes(c, volume);
 		else
@@ -337,33 +260,4 @@ void clients_run(struct history *h)
 	}
 	for (i = 0; i < h->nr_clients; i++)
 		sim_fiber_join(fibers[i]);
-}
-
-void verify_all(struct history *h)
-{
-	struct client *c = &h->clients[0];
-	u32 largest = sim_log_between(1, SIM_IO_MAX / LC_SECTOR), nr;
-	unsigned volume;
-	u32 x;
-
-	if (largest < 16 && sim_one_in(2))
-		largest = SIM_IO_MAX / LC_SECTOR;
-	for (volume = 0; volume < h->nr_volumes; volume++) {
-		struct lc_volume *v = lc_cache_volume(h->cache, volume);
-
-		for (x = 0; x < h->nr_sectors[volume]; x += nr) {
-			u8 *buf = buffer(c);
-			int r;
-
-			nr = sim_between(1, largest);
-			if (nr > h->nr_sectors[volume] - x)
-				nr = h->nr_sectors[volume] - x;
-			memset(buf, 0xa5, nr * LC_SECTOR);
-			r = lc_read(v, buf, nr * LC_SECTOR, (u64)x * LC_SECTOR);
-			oracle_verify_read(volume, x, nr, buf, r);
-			h->lost |= r != 0;
-		}
-		bytes_read_all(h, volume, c->memory);
-	}
-	oracle_verify_judge();
 }

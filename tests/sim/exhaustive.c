@@ -260,7 +260,8 @@ static u64 hash_state(void)
 	u32 i, k, b;
 
 	for (k = 0; k < x.submitted; k++)
-		h = (h ^ (t->writes[k].first * 64u + t->writes[k].nr)) * 0xff51afd7ed558ccdull;
+		h = (h ^ (t->writes[k].first * 64u + t->writes[k].nr + t->writes[k].zero * 8192u)) *
+		    0xff51afd7ed558ccdull;
 	for (i = 0; i < STORES; i++) {
 		struct snap *p = &x.snaps[i];
 
@@ -464,7 +465,7 @@ static void run_all(const char *letters, u32 length)
 
 static void run_shape(const struct tiny_shape *shape, u32 nr_ops)
 {
-	static const char letters[] = "01bs)!BSfrdc";
+	static const char letters[] = "01bs)!BSzZtfrdc";
 	u32 i, length;
 
 	x.active = false;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * history.c - draws a cache, leads it through its lives and crashes, and compares at the end.
+ * history.c - leads a cache through its lives and crashes, and compares at the end.
  *
  * At every crash each store is either cut from power or merely loses its process (killed),
  * independently: a machine that loses power, a server that dies, a disk that is pulled with it.
@@ -11,7 +11,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "format.h"
 #include "history.h"
 #include "oracle_bytes.h"
 
@@ -19,251 +18,36 @@
 #define LIVES_MAX 5u
 #define LIVES_STUTTER_MAX 12u
 
-static const char *const stage_names[] = {"open", "verify", "work", "drain", "close", "none"};
+const char *const volume_names[ORACLE_VOLUMES_MAX] = {"", "one", "two", "three"};
 
-void history_create(struct history *h, unsigned nr_volumes, bool faults)
+void history_create(struct history *h, unsigned nr_volumes, bool faults, bool cacheless)
 {
 	unsigned v;
 
 	memset(h, 0, sizeof(*h));
 	h->nr_volumes = nr_volumes;
 	h->faults = faults;
+	h->cacheless = cacheless;
 	h->limits = LIMITS_NONE;
 	store_sim_create(&h->ssd, SIM_SSD_MAX_BYTES);
 	for (v = 0; v < nr_volumes; v++)
 		store_sim_create(&h->backing[v], (SIM_VOLUME_MAX_BLOCKS + 1) * LC_BLOCK);
+	store_sim_create(&h->spare, SIM_SPARE_BYTES);
 	clients_create(h);
-}
-
-/* --- shapes --- */
-
-static void draw_volume(struct history *h, unsigned v)
-{
-	static const char *const names[ORACLE_VOLUMES_MAX] = {"backing0", "backing1", "backing2",
-							      "backing3"};
-	u64 size = (u64)LC_BLOCK * sim_log_between(16, SIM_VOLUME_MAX_BLOCKS), region;
-
-	switch (sim_below(4)) {
-	case 0: /* ends with some sector */
-		size += LC_SECTOR * sim_below(8);
-		break;
-	case 1: /* ends anywhere */
-		size += sim_below(LC_BLOCK);
-		break;
-	}
-	region = size - sim_between(LC_SECTOR, BYTES_REGION_MAX - LC_SECTOR);
-	region -= region % (sim_one_in(2) ? LC_SECTOR : LC_BLOCK);
-	if (size - region > BYTES_REGION_MAX)
-		region += (size - region - BYTES_REGION_MAX + LC_SECTOR - 1) / LC_SECTOR * LC_SECTOR;
-	h->nr_sectors[v] = (u32)(region / LC_SECTOR);
-	store_sim_reset(&h->backing[v], names[v], size, sim_one_in(2) ? LC_SECTOR : LC_BLOCK, true);
-	sim_trace("%s: %llu bytes, blocks of %u, byte region at %llu", names[v],
-		  (unsigned long long)size, h->backing[v].store.block_bytes,
-		  (unsigned long long)region);
-}
-
-/* What is on the volume before it is cached: zeros, or PRESET. */
-static void fill_volume(struct history *h, unsigned v, bool preset)
-{
-	u64 region = (u64)h->nr_sectors[v] * LC_SECTOR;
-	u32 len = (u32)(h->backing[v].store.size_bytes - region), x;
-	u8 initial[BYTES_REGION_MAX] = {0}, *buf = h->clients[0].memory;
-
-	for (x = 0; preset && x < h->nr_sectors[v]; x++) {
-		oracle_preset_sector(v, x, buf);
-		store_sim_preset(&h->backing[v], buf, LC_SECTOR, (u64)x * LC_SECTOR);
-	}
-	for (x = 0; preset && x < len; x++)
-		initial[x] = (u8)(x * 7 + 3);
-	store_sim_preset(&h->backing[v], initial, len, region);
-	bytes_begin(v, region, len, initial);
-}
-
-static void draw_cache(struct history *h)
-{
-	u64 size;
-
-	h->segment_bytes = LC_SEGMENT_MIN_BYTES << sim_below(4);
-	if (h->scenario == SCENARIO_FULL)
-		h->segment_bytes = LC_SEGMENT_MIN_BYTES;
-	else if (h->scenario == SCENARIO_STAMMER || h->scenario == SCENARIO_PATCHWORK ||
-		 h->scenario == SCENARIO_SUPERSEDE)
-		h->segment_bytes = LC_SEGMENT_MIN_BYTES << sim_between(2, 3);
-	size = lc_cache_min_bytes(h->segment_bytes);
-	size += (u64)h->segment_bytes * (sim_one_in(3) ? 0 : sim_log_between(1, 20));
-	if (h->scenario == SCENARIO_FULL)
-		size = lc_cache_min_bytes(h->segment_bytes) +
-		       (u64)h->segment_bytes * sim_between(3, 7);
-	if (sim_one_in(3))
-		size += sim_below(h->segment_bytes);
-	store_sim_reset(&h->ssd, "ssd", size, sim_one_in(2) ? LC_SECTOR : LC_BLOCK, false);
-	sim_trace("ssd: %llu bytes, segments of %u", (unsigned long long)size, h->segment_bytes);
-}
-
-static void draw_settings(struct history *h)
-{
-	static const u32 intervals[] = {0, 1, 10, 1000};
-	static const u32 idles[] = {0, 1, 20, 1000};
-	static const u32 lows[] = {0, 10, 50, 100};
-	struct lc_settings *s = &h->settings;
-
-	lc_settings_init(s);
-	s->nr_buffers = sim_between(2, 6);
-	s->writeback = !sim_one_in(4);
-	s->dirty_low_percent = lows[sim_below(4)];
-	s->idle_ms = idles[sim_below(4)];
-	s->batch_bytes = sim_one_in(2) ? 0 : (u64)h->segment_bytes * sim_between(1, 8);
-	s->flush_interval_ms = intervals[sim_below(4)];
-	s->retry_ms = sim_between(1, 20);
-	/* Virtual time: only a store that fails lets it pass. */
-	s->stall_timeout_ms = h->faults && sim_one_in(2) ? sim_log_between(5, 200) : 30000;
-	if (h->scenario == SCENARIO_FULL) {
-		s->nr_buffers = sim_between(4, 10);
-		s->batch_bytes = (u64)h->segment_bytes * sim_between(4, 8);
-		s->dirty_low_percent = 100;
-		s->flush_interval_ms = 0;
-	} else if (h->scenario == SCENARIO_PATCHWORK) {
-		s->writeback = true;
-		s->dirty_low_percent = 0;
-	}
-}
-
-static void draw_faults(struct history *h)
-{
-	unsigned v;
-	struct store_sim *s;
-
-	for (v = 0; v <= h->nr_volumes; v++) {
-		s = v ? &h->backing[v - 1] : &h->ssd;
-		s->faults = (struct sim_faults){0};
-		if (!h->faults || h->last || sim_one_in(2))
-			continue;
-		h->covered[COVER_FAULTS] = true;
-		if (sim_one_in(2))
-			s->faults.read_ppm = sim_log_between(100, 20000);
-		if (sim_one_in(2))
-			s->faults.write_ppm = sim_log_between(100, 20000);
-		if (sim_one_in(2))
-			s->faults.flush_ppm = sim_log_between(1000, 100000);
-		if (sim_one_in(3)) {
-			s->faults.gone_ns = sim_now() + sim_log_between(1000, 20000000);
-			s->faults.back_ns = s->faults.gone_ns + sim_log_between(100000, 200000000);
-			h->covered[COVER_GONE] = true;
-		}
-	}
-}
-
-static void draw_life(struct history *h, bool last, bool must_crash)
-{
-	u32 k = sim_below(100);
-
-	h->last = last;
-	h->crash_stage = last	? STAGE_NONE :
-			 k < 22 ? STAGE_OPEN :
-			 k < 32 ? STAGE_VERIFY :
-			 k < 75 ? STAGE_WORK :
-			 k < 83 ? STAGE_DRAIN :
-			 k < 91 ? STAGE_CLOSE :
-				  STAGE_NONE;
-	if (must_crash || (!last && h->scenario > SCENARIO_STUTTER && sim_one_in(2)))
-		h->crash_stage = STAGE_WORK;
-	h->crash_steps = sim_log_between(1, 600);
-	if (h->crash_stage == STAGE_WORK)
-		h->crash_steps = h->scenario == SCENARIO_STAMMER ?
-					 sim_between(20, 400) :
-				 h->scenario == SCENARIO_STUTTER ?
-					 sim_log_between(10, sim_one_in(3) ? 6000 : 600) :
-					 sim_log_between(20, sim_one_in(20) ? 60000 : 8000);
-	/* The end of an opening, where it writes, is the interesting part. */
-	if (h->crash_stage == STAGE_OPEN && h->open_steps > 8 && sim_one_in(2))
-		h->crash_steps = (u32)h->open_steps - sim_log_between(0, (u32)h->open_steps / 2);
-	h->verify_first = last || !sim_one_in(5);
-	h->never_start = h->crash_stage == STAGE_NONE && !last && sim_one_in(5);
-	h->drain = last || h->crash_stage == STAGE_DRAIN || sim_one_in(4);
-	h->power_cut_after = last || sim_one_in(3);
-	h->nr_clients = sim_between(1, CLIENTS_MAX);
-	h->ops_per_client = sim_log_between(2, 200 / h->nr_clients);
-	/* With a crash planned for the work, work until it comes. */
-	if (h->crash_stage == STAGE_WORK)
-		h->ops_per_client = UINT32_MAX;
-	if (h->scenario != SCENARIO_ANY) {
-		workload_scenario(&h->load, h->scenario, h->nr_sectors[0] / LC_SECTORS_PER_BLOCK + 1);
-		h->nr_clients = h->scenario == SCENARIO_STUTTER ? sim_between(1, 2) :
-								  sim_between(2, CLIENTS_MAX);
-	} else {
-		workload_draw(&h->load, h->nr_sectors[0] / LC_SECTORS_PER_BLOCK + 1);
-	}
-	if (last && h->scenario != SCENARIO_ANY && sim_one_in(2)) { /* do not bury what was lost */
-		h->load.write = h->load.bytes = h->load.drains = 0;
-		h->load.read = 50;
-	}
-	if (h->nr_clients > h->limits.clients)
-		h->nr_clients = h->limits.clients;
-	if (h->limits.ops < LIMITS_NONE.ops && h->ops_per_client > h->limits.ops)
-		h->ops_per_client = h->limits.ops;
-	h->covered[COVER_NEVER_FLUSH] |= !h->load.flush && !h->load.fua_percent;
-	draw_settings(h);
-	draw_faults(h);
-	h->closed = h->drained = h->lost = false;
-	h->open_error = 0;
-	sim_trace("--- a life: crash in stage %s after %u steps, %u clients, buffers %u, "
-		  "write-back %s, "
-		  "dirty-low %u, idle %u ms, flush-interval %u ms",
-		  stage_names[h->crash_stage], h->crash_steps, h->nr_clients,
-		  h->settings.nr_buffers, h->settings.writeback ? "on" : "off",
-		  h->settings.dirty_low_percent, h->settings.idle_ms, h->settings.flush_interval_ms);
-}
-
-/*
- * One of the two copies of a metadata page decays. Whatever depends on an update has waited for both copies (I3), so
- * the other one, even if a crash left it one generation behind, is as good: nothing may be lost.
- * If a crash has damaged one already there is none to spare. Mostly it is the newer one, and the superblock.
- */
-static void damage_metadata(struct history *h)
-{
-	u32 page = sim_one_in(4), copy = sim_below(2), i;
-	struct lc_page_info info[2];
-
-	for (i = 0; i < 2; i++)
-		if (lc_page_verify(h->ssd.now + (2 * page + i) * LC_BLOCK, page, &info[i]) !=
-		    LC_PAGE_OK)
-			return;
-	if (info[0].generation != info[1].generation)
-		copy = info[1].generation > info[0].generation;
-	store_sim_rot(&h->ssd, (2 * page + copy) * LC_BLOCK + sim_below(256), sim_between(1, 256));
-	h->covered[COVER_METADATA] = true;
-	h->metadata_damaged = true; /* once: the other copy may stay the only one for long */
-}
-
-/*
- * Between lives something in the log decays. The cache may then refuse to open, or answer with EIO,
- * but never with stale data (I10, I11). Only after a crash it may take the damage for a torn tail,
- * and lose what no one had recorded as durable.
- */
-static void damage(struct history *h)
-{
-	u64 zone = lc_cache_min_bytes(h->segment_bytes) - LC_SEGMENTS_MIN * h->segment_bytes;
-	u64 place = zone + sim_rand() % (h->ssd.store.size_bytes - zone - LC_BLOCK);
-
-	if (sim_one_in(2))
-		store_sim_rot(&h->ssd, place, sim_log_between(1, LC_BLOCK));
-	else
-		store_sim_bad_range(&h->ssd, place, sim_log_between(1, LC_BLOCK));
-	h->damaged = h->covered[COVER_DAMAGE] = true;
-	if (h->before_valid)
-		return;
-	oracle_allow_loss();
-	bytes_allow_loss();
 }
 
 void history_covers(struct history *h, const struct lc_stats *st)
 {
-	u64 laps = st->head_id / st->nr_segments;
+	u64 laps;
 
+	if (h->no_ssd)
+		return;
+	laps = st->head_id / st->nr_segments;
 	if (st->dirty_segments + 2 >= st->nr_segments)
 		h->covered[COVER_RING_FULL] = true;
 	h->covered[COVER_LAPS] |= laps > 0;
 	h->covered[COVER_LAPS_DOZEN] |= laps >= 12;
+	h->covered[COVER_ZEROS_WRITTEN] |= st->zeroed_blocks && !h->backing[0].zero_works;
 	if (laps > h->laps_max)
 		h->laps_max = laps;
 }
@@ -296,6 +80,16 @@ static void format_main(void *arg)
 		sim_fail("lc_cache_probe after a format: %d, %s", r, err.text);
 }
 
+static u64 zeros_executed(const struct history *h)
+{
+	u64 n = 0;
+	unsigned v;
+
+	for (v = 0; v < h->nr_volumes; v++)
+		n += h->backing[v].nr_zeroed;
+	return n;
+}
+
 /*
  * A clean restart is warm. Opening may cost the content of the segments that the head enters next,
  * no more.
@@ -309,7 +103,11 @@ static void check_warm(struct history *h)
 	sim_trace("recovered: %llu blocks cached, %llu dirty, epoch %llu",
 		  (unsigned long long)st.cached_blocks, (unsigned long long)st.dirty_blocks,
 		  (unsigned long long)st.epoch);
-	if (!h->before_valid || h->faults)
+	if (st.pending_zero_blocks && !h->before_valid) {
+		h->covered[COVER_ZEROS_AGAIN] = true;
+		h->covered[COVER_ZEROS_DONE] |= h->zeroed != zeros_executed(h);
+	}
+	if (!h->before_valid || h->faults || h->colder || h->no_ssd)
 		return;
 	if (st.cached_blocks + 2 * blocks < h->before.cached_blocks)
 		sim_fail("a clean restart is not warm: %llu blocks were cached, now %llu are",
@@ -331,16 +129,16 @@ static void check_images(struct history *h, bool media, const char *what)
 
 static bool open_cache(struct history *h)
 {
-	static const char *const names[ORACLE_VOLUMES_MAX] = {"", "one", "two", "three"};
 	struct lc_volume_spec specs[ORACLE_VOLUMES_MAX];
 	struct lc_error err = {.text = ""};
 	u64 steps = sim_steps();
-	unsigned v;
+	unsigned i, v;
 
-	for (v = 0; v < h->nr_volumes; v++)
-		specs[v] = (struct lc_volume_spec){.name = names[v], .backing = &h->backing[v].store};
-	h->open_error = lc_cache_open(&h->ssd.store, specs, h->nr_volumes, &h->settings, &h->cache,
-				      &err);
+	for (i = 0; i < h->nr_served; i++)
+		specs[i] = (struct lc_volume_spec){.name = volume_names[h->served[i]],
+						   .backing = &h->backing[h->served[i]].store};
+	h->open_error = lc_cache_open(h->no_ssd ? NULL : &h->ssd.store, specs, h->nr_served,
+				      &h->settings, &h->cache, &err);
 	if (h->open_error) {
 		sim_trace("open refused: %d, %s", h->open_error, err.text);
 		if (!h->faults || (h->last && !h->damaged))
@@ -350,12 +148,24 @@ static bool open_cache(struct history *h)
 		return false;
 	}
 	h->open_steps = sim_steps() - steps;
-	oracle_opened();
-	for (v = 0; v < h->nr_volumes; v++)
-		if (lc_volume_size_bytes(lc_cache_volume(h->cache, v)) !=
-		    h->backing[v].store.size_bytes)
-			sim_fail("the size of volume %u is not that of its backing store", v);
+	oracle_opened(!h->no_ssd);
+	for (v = 0; v < h->nr_volumes && !h->no_ssd; v++) {
+		h->covered[COVER_BACK] |= h->present[v] && h->away[v] && h->open_before;
+		/* Left out, it has lost its clean blocks, durably; served, it may get dirty. */
+		h->away[v] = !h->present[v];
+		h->clean[v] &= !h->present[v];
+	}
+	h->open_before = true;
+	for (i = 0; i < h->nr_served; i++)
+		if (lc_volume_size_bytes(lc_cache_volume(h->cache, i)) !=
+		    h->backing[h->served[i]].store.size_bytes)
+			sim_fail("the size of volume %u is not that of its backing store",
+				 h->served[i]);
+	if (lc_cache_has_ssd(h->cache) == h->no_ssd)
+		sim_fail("lc_cache_has_ssd is wrong");
 	check_warm(h);
+	h->colder = false;
+	h->zeroed = zeros_executed(h);
 	return true;
 }
 
@@ -371,14 +181,37 @@ static void drain(struct history *h)
 			sim_fail("lc_cache_drain: %d", r);
 		return;
 	}
-	durable_at(tick);
+	if (h->no_ssd) /* there is nothing to drain, and it is no flush */
+		return;
+	durable_at(ORACLE_ALL_VOLUMES, tick);
 	lc_cache_stats(h->cache, &st);
 	if (h->lost) /* blocks that cannot be read are not on the backing store either */
 		return;
-	if (st.dirty_blocks)
-		sim_fail("%llu dirty blocks after a drain", (unsigned long long)st.dirty_blocks);
+	if (st.dirty_blocks || st.pending_zero_blocks)
+		sim_fail("%llu dirty blocks and %llu pending zeros after a drain",
+			 (unsigned long long)st.dirty_blocks,
+			 (unsigned long long)st.pending_zero_blocks);
 	h->drained = h->covered[COVER_DRAINED] = true;
 	check_images(h, true, "on the backing store after a drain and a power cut");
+}
+
+/* The SSD has lost blocks; but whoever zeroes everything does not miss them. */
+static void zero_everything(struct history *h)
+{
+	unsigned i;
+
+	for (i = 0; i < h->nr_served; i++)
+		/* Zeros in a short last block are data, in a place of the SSD that may be bad. */
+		if (h->backing[h->served[i]].store.size_bytes % LC_BLOCK)
+			return;
+	for (i = 0; i < h->nr_served; i++)
+		if (!do_whole(&h->clients[0], h->served[i], false))
+			return;
+	h->covered[COVER_ZERO_LOST] |= h->lost;
+	h->lost = false;
+	verify_all(h);
+	if (h->lost)
+		sim_fail("something is still lost after everything was zeroed");
 }
 
 static void life_main(void *arg)
@@ -398,10 +231,14 @@ static void life_main(void *arg)
 		enter_stage(h, STAGE_VERIFY);
 		if (h->verify_first)
 			verify_all(h);
+		if (h->zero_lost)
+			zero_everything(h);
 		enter_stage(h, STAGE_WORK);
 		clients_run(h);
 		verify_all(h);
 		enter_stage(h, STAGE_DRAIN);
+		if (h->one_fails)
+			volumes_drain_one_failing(h);
 		if (h->drain)
 			drain(h);
 	}
@@ -414,9 +251,23 @@ static void life_main(void *arg)
 	if (r && !h->faults)
 		sim_fail("lc_cache_close: %d", r);
 	if (!r) {
-		durable_at(tick);
+		durable_at(ORACLE_ALL_VOLUMES, tick);
 		h->closed = true;
+		h->drained |= h->no_ssd;
 	}
+}
+
+/*
+ * Without an SSD nobody flushes at an opening, so what a killed server left behind is as uncertain after it as it
+ * was before, and a read proves nothing. The machine writes it to the disk meanwhile: that makes nothing certain
+ * that anybody was promised.
+ */
+static void settle_backing(struct history *h)
+{
+	unsigned v;
+
+	for (v = 0; v < h->nr_volumes; v++)
+		store_sim_settle(&h->backing[v]);
 }
 
 static void crash_stores(struct history *h)
@@ -438,6 +289,8 @@ static void crash_stores(struct history *h)
 		}
 		store_sim_crash(s, cut ? SIM_POWER_CUT : SIM_KILL);
 	}
+	if (h->no_ssd)
+		settle_backing(h);
 	h->covered[!nr_cut		  ? COVER_KILL_ALL :
 		   nr_cut > h->nr_volumes ? COVER_CUT_ALL :
 					    COVER_CUT_SOME] = true;
@@ -477,11 +330,15 @@ static void run_life(struct history *h)
 		}
 		if (h->closed)
 			oracle_closed();
+		for (v = 0; v < h->nr_volumes && h->closed && h->drained && !h->no_ssd; v++)
+			h->clean[v] = true;
 	}
 	if (outcome == SIM_RETURNED) { /* the process ends, also one that could not open */
 		store_sim_crash(&h->ssd, SIM_KILL);
 		for (v = 0; v < h->nr_volumes; v++)
 			store_sim_crash(&h->backing[v], SIM_KILL);
+		if (h->no_ssd)
+			settle_backing(h);
 	}
 	left = sim_life_end();
 	if (outcome == SIM_RETURNED && (left.fibers || left.allocations))
@@ -496,7 +353,7 @@ static void format(struct history *h)
 	enum sim_outcome outcome;
 
 	h->crash_stage = STAGE_NONE;
-	h->before_valid = false;
+	h->before_valid = h->no_ssd = h->open_before = false;
 	h->ssd.faults = (struct sim_faults){0};
 	do {
 		outcome = sim_life("format", format_main, h);
@@ -506,6 +363,45 @@ static void format(struct history *h)
 		}
 		sim_life_end();
 	} while (outcome == SIM_CRASHED);
+	memset(h->clean, true, sizeof(h->clean));
+	memset(h->away, true, sizeof(h->away));
+}
+
+/*
+ * After a life that left nothing but the backing stores: a new log on the same device, of whose past nothing may
+ * show through; or some lives without an SSD until then (it would not know what was written meanwhile).
+ */
+static void start_afresh(struct history *h)
+{
+	bool before = h->no_ssd;
+
+	if (!sim_one_in(3))
+		return;
+	if (h->cacheless || sim_one_in(3)) {
+		h->no_ssd = true;
+		memset(h->clean, true, sizeof(h->clean));
+		memset(h->away, true, sizeof(h->away));
+	} else {
+		format(h);
+		h->covered[COVER_NO_SSD_BETWEEN] |= before;
+	}
+}
+
+/* What happens while nobody serves. */
+static void between_lives(struct history *h)
+{
+	if (h->no_ssd) {
+		h->covered[COVER_NO_SSD] = true;
+	} else {
+		if (!h->metadata_damaged && sim_one_in(6))
+			damage_metadata(h);
+		else if (h->faults && sim_one_in(8))
+			damage(h);
+		if (sim_one_in(4))
+			volumes_refused(h);
+	}
+	if (sim_one_in(2))
+		volumes_foreign(h);
 }
 
 void history_run(struct history *h, u64 seed)
@@ -518,8 +414,8 @@ void history_run(struct history *h, u64 seed)
 	h->seed = seed;
 	sim_seed(seed + h->limits.salt * 1000000007ull);
 	sim_history_begin(STEPS_MAX);
-	preset = sim_one_in(2);
-	h->damaged = h->metadata_damaged = h->crashed_open = false;
+	h->preset = preset = sim_one_in(2);
+	h->damaged = h->metadata_damaged = h->crashed_open = h->colder = false;
 	memset(h->covered, 0, sizeof(h->covered));
 	h->scenario = sim_one_in(2) ? SCENARIO_ANY : (enum scenario)sim_below(NR_SCENARIOS);
 	memset(h->nr_sectors, 0, sizeof(h->nr_sectors));
@@ -530,7 +426,9 @@ void history_run(struct history *h, u64 seed)
 	oracle_allow_errors(h->faults);
 	for (v = 0; v < h->nr_volumes; v++)
 		fill_volume(h, v, preset);
+	store_sim_reset(&h->spare, "spare", SIM_SPARE_BYTES, LC_SECTOR, true);
 	format(h);
+	h->no_ssd = h->cacheless || sim_one_in(20);
 	h->open_steps = 0;
 	nr_lives = sim_between(2, h->scenario == SCENARIO_STUTTER || h->scenario == SCENARIO_STAMMER ?
 					  LIVES_STUTTER_MAX :
@@ -541,19 +439,18 @@ void history_run(struct history *h, u64 seed)
 	for (life = 0; life < nr_lives; life++) {
 		bool last = life == nr_lives - 1;
 
-		if (life && !h->metadata_damaged && sim_one_in(6))
-			damage_metadata(h);
-		else if (h->faults && life && sim_one_in(8))
-			damage(h);
+		if (life)
+			between_lives(h);
 		draw_life(h, last, life == nr_lives - 2 && h->nr_crashes == crashes);
 		run_life(h);
-		/* A new log on the same device: nothing of the old one may show through. */
-		if (h->closed && h->drained && !last && sim_one_in(4))
-			format(h);
+		if (h->closed && h->drained && !last)
+			start_afresh(h);
 	}
 	h->covered[COVER_CRASH_FIVE] = h->nr_crashes >= crashes + 5;
 	if (h->scenario != SCENARIO_ANY)
 		h->covered[COVER_STUTTER + (h->scenario - SCENARIO_STUTTER)] = true;
+	if (h->no_ssd)
+		h->covered[COVER_NO_SSD] = true;
 	if (h->drained)
 		check_images(h, false, "on the backing store at the end");
 }

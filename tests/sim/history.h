@@ -7,9 +7,15 @@
  *	format -> life -> crash -> life -> crash -> ... -> last life -> drain -> close -> compare
  *
  * A life is: open (recover), start, verify the whole content, work (clients), maybe drain, close. A
- * crash is planned for a stage of it and a number of steps after the stage began.
+ * crash is planned for a stage of it and a number of steps after the stage began. Some lives do without a volume
+ * for which the cache holds nothing dirty; some histories, or parts of them up to a fresh format,
+ * without an SSD.
  *
- * history.c draws the shape and leads through the lives; client.c is what clients do in them.
+ *	history.c	leads through the lives
+ *	draw.c		shapes, settings, faults
+ *	damage.c	what decays on the SSD between lives
+ *	volumes.c	other people's hands on the backing stores; openings that must be refused
+ *	workload.c, client.c, client_zero.c, verify.c	what clients do
  */
 #ifndef LOGCACHE_SIM_HISTORY_H
 #define LOGCACHE_SIM_HISTORY_H
@@ -23,6 +29,7 @@
 #define SIM_IO_MAX (1u << 20) /* the largest request of a client */
 #define SIM_SSD_MAX_BYTES (4u << 20)
 #define SIM_VOLUME_MAX_BLOCKS 400u
+#define SIM_SPARE_BYTES (12u * LC_BLOCK) /* smaller than any volume */
 
 /* A kind of history. */
 enum scenario {
@@ -32,6 +39,7 @@ enum scenario {
 	SCENARIO_FULL, /* a ring of tiny segments that is always full; several are passed at once */
 	SCENARIO_SUPERSEDE, /* a few blocks, written over and over while they are written back */
 	SCENARIO_PATCHWORK, /* short segments with several records, half overwritten at the crash */
+	SCENARIO_PENDING,   /* so many trims and zeros that no more may be pending */
 	NR_SCENARIOS,
 };
 
@@ -39,8 +47,8 @@ enum stage { STAGE_OPEN, STAGE_VERIFY, STAGE_WORK, STAGE_DRAIN, STAGE_CLOSE, STA
 
 struct workload {
 	/* shares of 100 */
-	u32 write, read, flush, think, bytes;
-	u32 fua_percent; /* of the writes */
+	u32 write, read, flush, think, bytes, zero, trim, extent;
+	u32 fua_percent; /* of the writes, zeros and trims */
 	u32 hot_percent; /* of the operations: in a few blocks */
 	u32 hot_block, hot_blocks;
 	u32 big_percent;
@@ -77,8 +85,25 @@ struct history {
 	struct client clients[CLIENTS_MAX];
 	u32 segment_bytes;
 
+	/* the volumes */
+	bool cacheless;			/* no life has an SSD */
+	bool preset;			/* at first there was something else than zeros */
+	bool clean[ORACLE_VOLUMES_MAX]; /* the cache holds nothing dirty for it: it may be left out */
+	bool away[ORACLE_VOLUMES_MAX]; /* and nothing at all: others may write to its backing store */
+	bool colder;		       /* what was cached cannot all be there any more */
+	struct store_sim spare;	       /* a backing store that belongs to no volume */
+
 	/* the present life */
 	struct lc_cache *cache;
+	bool no_ssd;
+	bool open_before; /* this log was opened before */
+	bool present[ORACLE_VOLUMES_MAX];
+	u8 served[ORACLE_VOLUMES_MAX],
+		place[ORACLE_VOLUMES_MAX]; /* by place in the specs; by volume */
+	unsigned nr_served;
+	bool one_fails; /* a backing store is gone while the others are drained */
+	bool zero_lost; /* zero everything: then nothing may be lost any more */
+	u64 zeroed;	/* zeros that the backing stores had executed when it began */
 	enum stage stage, crash_stage;
 	u32 crash_steps;
 	bool last, verify_first, never_start, drain, power_cut_after;
@@ -89,6 +114,7 @@ struct history {
 	struct workload load;
 	struct lc_settings settings;
 	struct lc_stats before; /* the statistics at the last clean close */
+	const char *attempt;	/* volumes.c: an opening that must be refused */
 	bool before_valid;
 	enum scenario scenario;
 	bool crashed_open;     /* the last life, while opening */
@@ -106,19 +132,70 @@ void history_run(struct history *h, u64 seed);
 /* Note what the statistics say of the log. */
 void history_covers(struct history *h, const struct lc_stats *st);
 /* Once per process. */
-void history_create(struct history *h, unsigned nr_volumes, bool faults);
+void history_create(struct history *h, unsigned nr_volumes, bool faults, bool cacheless);
+extern const char *const volume_names[ORACLE_VOLUMES_MAX];
+/* A volume that is served in this life. */
+static inline struct lc_volume *volume_of(const struct history *h, unsigned v)
+{
+	return lc_cache_volume(h->cache, h->place[v]);
+}
 
-/* --- client.c --- */
+/* --- draw.c --- */
+
+extern const char *const stage_names[];
+void draw_volume(struct history *h, unsigned v);
+/* What is on the volume before it is cached: zeros, or PRESET. */
+void fill_volume(struct history *h, unsigned v, bool preset);
+void draw_cache(struct history *h);
+void draw_life(struct history *h, bool last, bool must_crash);
+
+/* --- damage.c --- */
+
+void damage_metadata(struct history *h);
+void damage(struct history *h);
+
+/* --- volumes.c: between lives, except volumes_drain_one_failing --- */
+
+/* Somebody else writes to backing stores where that is allowed, or must be noticed. */
+void volumes_foreign(struct history *h);
+/* Try to open the cache with volumes missing, swapped, or strange, where that must be refused. */
+void volumes_refused(struct history *h);
+/* One backing store vanishes: what is dirty of the others must reach theirs all the same. */
+void volumes_drain_one_failing(struct history *h);
+
+/* --- workload.c --- */
 
 void workload_draw(struct workload *w, u32 nr_blocks);
 /* What suits a scenario other than SCENARIO_ANY. */
 void workload_scenario(struct workload *w, enum scenario s, u32 nr_blocks);
+
+/* --- client.c --- */
+
 void clients_create(struct history *h);
 /* Run nr_clients clients, and return when all have finished. */
 void clients_run(struct history *h);
+/* Everything acknowledged before TICK on a volume (ORACLE_ALL_VOLUMES) is durable. */
+void durable_at(unsigned volume, u32 tick);
+/* Request buffers come at any alignment. */
+u8 *client_buffer(const struct client *c);
+/* Where, and how much. */
+void draw_range(struct client *c, unsigned volume, u32 *sector, u32 *nr);
+
+/* --- client_zero.c --- */
+
+void do_zero(struct client *c, unsigned volume);
+void do_trim(struct client *c, unsigned volume);
+void do_extent(struct client *c, unsigned volume);
+/* Client 0 alone: with the byte region. False if that cannot be written now. */
+bool do_whole(struct client *c, unsigned volume, bool trim);
+/* In the byte region, or trim it. */
+void do_zero_bytes(struct client *c, unsigned volume, u32 at, u32 len, bool trim);
+
+/* --- verify.c --- */
+
 /* Read everything and judge it; for the first time in a life, or again. */
 void verify_all(struct history *h);
-/* An acknowledgement of lc_flush, lc_cache_drain or lc_cache_close that was called at TICK. */
-void durable_at(u32 tick);
+/* Read the whole region; the first time in a life, decide what survived. */
+void verify_bytes(struct history *h, unsigned volume, u8 *buf);
 
 #endif

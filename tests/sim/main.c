@@ -33,7 +33,7 @@ static struct {
 	u64 seed, histories;
 	double seconds; /* 0: no limit */
 	unsigned jobs, volumes;
-	bool faults, one, exhaustive, no_shrink, coverage;
+	bool faults, no_ssd, one, exhaustive, no_shrink, coverage;
 	struct limits limits;
 	u32 operations;
 	const char *one_case;
@@ -66,9 +66,9 @@ static void say_replay(void)
 	char line[512];
 	int n;
 
-	n = snprintf(line, sizeof(line), "seed %llu; replay with:\n  %s --seed %llu%s --trace\n",
+	n = snprintf(line, sizeof(line), "seed %llu; replay with:\n  %s --seed %llu%s%s --trace\n",
 		     (unsigned long long)history.seed, program, (unsigned long long)history.seed,
-		     options.faults ? " --faults" : "");
+		     options.faults ? " --faults" : "", options.no_ssd ? " --no-ssd" : "");
 	if (options.volumes > 1)
 		n += snprintf(line + n - 1, sizeof(line) - (size_t)n, " --volumes %u\n",
 			      options.volumes) -
@@ -162,7 +162,7 @@ static void run_job(unsigned job, double start, bool report)
 	 */
 	mallopt(M_MMAP_THRESHOLD, 1 << 30);
 	mallopt(M_TRIM_THRESHOLD, 1 << 30);
-	history_create(&history, options.volumes, options.faults);
+	history_create(&history, options.volumes, options.faults, options.no_ssd);
 	history.limits = options.limits;
 	for (i = job; i < options.histories && !shared->failed; i += options.jobs) {
 		u64 crashes = history.nr_crashes, ops = history.nr_ops;
@@ -232,7 +232,7 @@ static void shrink_and_show(void)
 	memcpy(rule, sim_failure, sizeof(rule));
 	fprintf(stderr, "\nlooking for a smaller one (%.0f s) ...\n", SHRINK_SECONDS);
 	catch_signals();
-	history_create(&history, options.volumes, options.faults);
+	history_create(&history, options.volumes, options.faults, options.no_ssd);
 	history.limits = shrink(&history, shared->failed_seed, rule, SHRINK_SECONDS);
 	fprintf(stderr,
 		"the smallest that was found: %u lives, %u clients, %u operations each, "
@@ -275,6 +275,7 @@ static void usage(FILE *f)
 		"  --trace        print everything that happens\n"
 		"  --faults       stores fail now and then\n"
 		"  --volumes V    volumes on the cache (default 1)\n"
+		"  --no-ssd       no life has a cache; otherwise some do\n"
 		"  --coverage     how many histories had what\n"
 		"  --no-shrink    do not look for a smaller history when one fails\n"
 		"  --limits L     what a smaller one was limited to\n"
@@ -294,6 +295,7 @@ static void parse(int argc, char **argv)
 		{"trace", no_argument, NULL, 'v'},
 		{"faults", no_argument, NULL, 'f'},
 		{"volumes", required_argument, NULL, 'V'},
+		{"no-ssd", no_argument, NULL, 'N'},
 		{"exhaustive", no_argument, NULL, 'x'},
 		{"operations", required_argument, NULL, 'o'},
 		{"case", required_argument, NULL, 'c'},
@@ -328,6 +330,9 @@ static void parse(int argc, char **argv)
 			break;
 		case 'f':
 			options.faults = true;
+			break;
+		case 'N':
+			options.no_ssd = true;
 			break;
 		case 'V':
 			options.volumes = (unsigned)strtoul(optarg, NULL, 0);

@@ -15,14 +15,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "content.h"
 #include "oracle.h"
 #include "rt_sim.h"
 
 #define OPS_MAX (1u << 20)
 #define NODES_MAX (1u << 21)
 #define READS_MAX 64u
-#define WORDS (LC_SECTOR / 8)
-#define SECTOR_MAGIC 0x6c6f676361636865ull /* "logcache" */
 #define UNREAD UINT32_MAX
 
 /* A write. Version 0 is the initial content. */
@@ -33,6 +32,8 @@ struct op {
 	const char *fiber;
 	u8 life;
 	bool fua, failed;
+	bool zero; /* lc_zero, or lc_trim; its content says nothing of who wrote it */
+	bool trim; /* for people */
 };
 
 struct node {
@@ -45,13 +46,14 @@ struct node {
 
 struct sector {
 	u32 head;
-	u32 length; /* of the list at the last pruning */
-	u32 seen;   /* the version that verification read, UNREAD if none */
+	u32 length;   /* of the list */
+	u32 kept;     /* by the last pruning */
+	bool touched; /* somebody wrote to it, whatever became of that */
+	u32 seen;     /* the version that verification read, UNREAD if none */
 };
 
 static struct {
-	u64 seed;
-	bool errors_allowed, loss_allowed, preset;
+	bool errors_allowed, loss_allowed;
 	unsigned nr_volumes;
 	u32 nr_sectors[ORACLE_VOLUMES_MAX];
 	struct sector *sectors[ORACLE_VOLUMES_MAX];
@@ -61,88 +63,22 @@ static struct {
 	u32 nr_nodes, free_node;
 	u32 tick;
 	u8 life;
-	u8 working_life;	       /* the last one with writes */
-	u32 durable[ORACLE_LIVES_MAX]; /* acknowledged before this tick: durable */
+	u8 working_life;		/* the last one with writes */
+	bool logless[ORACLE_LIVES_MAX]; /* served without an SSD: rule 4 does not hold */
+	/* By life: acknowledged before this tick, and durable. */
+	u32 durable[ORACLE_LIVES_MAX][ORACLE_VOLUMES_MAX];
 	u32 visible[ORACLE_LIVES_MAX]; /* rule 4's T */
 	u32 reads[READS_MAX];	       /* start ticks of reads in progress, 0: free */
-	u64 table[WORDS];
 } o;
 
-/* --- content of a sector --- */
-
-static u64 mix(u64 a, u64 b)
+static u32 parse(const u8 *buf, unsigned volume, u32 sector, const char *where)
 {
-	u64 z = (a ^ (b * 0x9e3779b97f4a7c15ull)) * 0xbf58476d1ce4e5b9ull;
-
-	return z ^ (z >> 29);
-}
-
-static void sector_fill(u8 *buf, unsigned volume, u32 sector, u32 version)
-{
-	u64 w[WORDS], h;
-	u32 i;
-
-	w[0] = SECTOR_MAGIC;
-	w[1] = (u64)volume << 32 | sector;
-	w[2] = version;
-	w[3] = o.seed;
-	h = mix(mix(mix(w[1], w[2]), w[3]), 1);
-	for (i = 4; i < WORDS; i++)
-		w[i] = h ^ o.table[i];
-	memcpy(buf, w, sizeof(w));
-}
-
-static _Noreturn void not_a_version(const char *where, unsigned volume, u32 sector, const u64 *w,
-				    const char *why)
-{
-	fprintf(stderr,
-		"\noracle: sector %u of volume %u (block %u.%u), %s: %s\n"
-		"  words: %016llx %016llx %016llx %016llx %016llx .. %016llx\n",
-		sector, volume, sector / 8, sector % 8, where, why, (unsigned long long)w[0],
-		(unsigned long long)w[1], (unsigned long long)w[2], (unsigned long long)w[3],
-		(unsigned long long)w[4], (unsigned long long)w[WORDS - 1]);
-	if (w[0] == SECTOR_MAGIC)
-		fprintf(stderr,
-			"  it begins as version %llu of sector %u of volume %u, seed %llx (ours "
-			"%llx)\n",
-			(unsigned long long)w[2], (u32)w[1], (u32)(w[1] >> 32),
-			(unsigned long long)w[3], (unsigned long long)o.seed);
-	sim_fail("content: %s", why);
-}
-
-/* Which version is this? Fails the history if it is none, or somebody else's. */
-static u32 sector_parse(const u8 *buf, unsigned volume, u32 sector, const char *where)
-{
-	u64 w[WORDS], h, bad = 0;
-	u32 i;
-
-	memcpy(w, buf, sizeof(w));
-	if (!w[0] && !o.preset) {
-		for (i = 0; i < WORDS; i++)
-			bad |= w[i];
-		if (bad)
-			not_a_version(where, volume, sector, w, "zeros, but not all of it");
-		return 0;
-	}
-	if (w[0] != SECTOR_MAGIC)
-		not_a_version(where, volume, sector, w,
-			      w[0] ? "not the beginning of a sector that was written" :
-				     "zeros where there never were any");
-	h = mix(mix(mix(w[1], w[2]), w[3]), 1);
-	for (i = 4; i < WORDS; i++)
-		bad |= w[i] ^ h ^ o.table[i];
-	if (bad)
-		not_a_version(where, volume, sector, w, "a torn sector: a mixture of versions");
-	if (w[1] != ((u64)volume << 32 | sector))
-		not_a_version(where, volume, sector, w, "the content of another sector");
-	if (w[3] != o.seed || w[2] >= o.nr_ops)
-		not_a_version(where, volume, sector, w, "content of another history");
-	return (u32)w[2];
+	return content_parse(buf, volume, sector, o.nr_ops, where);
 }
 
 void oracle_preset_sector(unsigned volume, u32 sector, u8 *buf)
 {
-	sector_fill(buf, volume, sector, 0);
+	content_fill(buf, volume, sector, 0);
 }
 
 /* --- lists --- */
@@ -172,7 +108,8 @@ static bool durable(const struct node *n)
 {
 	const struct op *op = &o.ops[n->version];
 
-	return n->settled || op->ack < o.durable[op->life] || (op->fua && op->ack != ORACLE_NEVER);
+	return n->settled || op->ack < o.durable[op->life][op->volume] ||
+	       (op->fua && op->ack != ORACLE_NEVER);
 }
 
 /* Is A certainly older than B? Lives do not overlap. */
@@ -212,7 +149,7 @@ static void prune(struct sector *s)
 			kept++;
 		}
 	}
-	s->length = kept;
+	s->length = s->kept = kept;
 }
 
 static void describe(const struct node *n)
@@ -223,7 +160,11 @@ static void describe(const struct node *n)
 	if (!n->version) {
 		fprintf(stderr, " (initial content)");
 	} else {
-		fprintf(stderr, ": %u sectors at %u%s by %s, life %u, submitted at tick %u (%.6f ms)",
+		fprintf(stderr,
+			": %s%u sectors at %u%s by %s, life %u, submitted at tick %u (%.6f ms)",
+			op->trim ? "trim, " :
+			op->zero ? "zero, " :
+				   "",
 			op->nr, op->sector, op->fua ? " FUA" : "", op->fiber, op->life, op->submit,
 			(double)op->submit_ns / 1e6);
 		if (op->ack != ORACLE_NEVER)
@@ -238,42 +179,6 @@ static void describe(const struct node *n)
 	fprintf(stderr, "%s\n", n->settled ? "; survived a crash" : durable(n) ? "; durable" : "");
 }
 
-static _Noreturn void violated(const char *rule, unsigned volume, u32 sector, u32 got,
-			       const struct node *other, const char *where)
-{
-	const struct sector *s = &o.sectors[volume][sector];
-	struct node gone = {.version = got,
-			    .first_end = o.ops[got].ack,
-			    .last_start = o.ops[got].submit};
-	u32 n;
-
-	fprintf(stderr,
-		"\noracle: %s\n  sector %u of volume %u (block %u.%u), %s at tick %u\nfound:\n",
-		rule, sector, volume, sector / 8, sector % 8, where, o.tick);
-	for (n = s->head; n && o.nodes[n].version != got; n = o.nodes[n].next)
-		;
-	describe(n ? &o.nodes[n] : &gone);
-	if (other) {
-		fprintf(stderr, "but:\n");
-		describe(other);
-	}
-	fprintf(stderr, "possible here%s:\n", s->head ? "" : ": nothing");
-	for (n = s->head; n; n = o.nodes[n].next)
-		describe(&o.nodes[n]);
-	fprintf(stderr,
-		"life %u; of life %u everything acknowledged before tick %u is durable, "
-		"the newest visible was submitted at %u\n",
-		o.life, o.working_life, o.durable[o.working_life], o.visible[o.working_life]);
-	sim_fail("oracle: %s", rule);
-}
-
-/* --- deciding between candidates (rules 2 to 5) --- */
-
-static u32 guaranteed(u8 life)
-{
-	return o.visible[life] > o.durable[life] ? o.visible[life] : o.durable[life];
-}
-
 static u32 find(const struct sector *s, u32 version)
 {
 	u32 n;
@@ -283,28 +188,96 @@ static u32 find(const struct sector *s, u32 version)
 	return n;
 }
 
-/*
- * A read returned candidate FOUND of an earlier life: may it have survived? Then nothing else did.
- */
-static void settle(unsigned volume, u32 sector, u32 found, const char *where)
+/* GOT is a version, or CONTENT_ZEROS. */
+static _Noreturn void violated(const char *rule, unsigned volume, u32 sector, u32 got,
+			       const struct node *other, const char *where)
 {
-	struct sector *s = &o.sectors[volume][sector];
+	const struct sector *s = &o.sectors[volume][sector];
+	u32 n;
+
+	fprintf(stderr,
+		"\noracle: %s\n  sector %u of volume %u (block %u.%u), %s at tick %u\nfound:\n",
+		rule, sector, volume, sector / 8, sector % 8, where, o.tick);
+	n = got == CONTENT_ZEROS ? 0 : find(s, got);
+	if (got == CONTENT_ZEROS) {
+		fprintf(stderr, "  zeros\n");
+	} else {
+		struct node gone = {.version = got,
+				    .first_end = o.ops[got].ack,
+				    .last_start = o.ops[got].submit};
+
+		describe(n ? &o.nodes[n] : &gone);
+	}
+	if (other) {
+		fprintf(stderr, "but:\n");
+		describe(other);
+	}
+	fprintf(stderr, "possible here%s:\n", s->head ? "" : ": nothing");
+	for (n = s->head; n; n = o.nodes[n].next)
+		describe(&o.nodes[n]);
+	fprintf(stderr,
+		"life %u; of life %u%s everything acknowledged before tick %u is durable, "
+		"the newest visible was submitted at %u\n",
+		o.life, o.working_life, o.logless[o.working_life] ? " (without an SSD)" : "",
+		o.durable[o.working_life][volume], o.visible[o.working_life]);
+	sim_fail("oracle: %s", rule);
+}
+
+/* --- judging a read (rules 1 to 6) --- */
+
+static u32 guaranteed(u8 life, unsigned volume)
+{
+	u32 durable = o.durable[life][volume];
+
+	return o.visible[life] > durable && !o.logless[life] ? o.visible[life] : durable;
+}
+
+/*
+ * What speaks against node N as what a read from START to END returned? The rule, and in *AGAINST the node it
+ * contradicts; NULL if nothing does.
+ */
+static const char *refute(const struct sector *s, u32 n, u32 start, u32 end,
+			  const struct node **against)
+{
+	struct node v = o.nodes[n];
+	u32 m;
+
+	if (v.life != o.life) { /* of an earlier life: may it have survived? */
+		for (m = s->head; m; m = o.nodes[m].next) {
+			const struct node *a = &o.nodes[m];
+			const struct op *op = &o.ops[a->version];
+
+			if (m == n || a->life == o.life || !before(&v, a))
+				continue;
+			*against = a;
+			if (durable(a))
+				return "lost: a durable write is gone (I2)";
+			if (op->ack < guaranteed(op->life, op->volume))
+				return "not a prefix: a write acknowledged before a visible one "
+				       "was submitted is gone (I9)";
+		}
+		v.life = o.life;
+		v.first_end = v.last_start = 0;
+	}
+	if (v.first_end > end)
+		v.first_end = end;
+	if (v.last_start < start)
+		v.last_start = start;
+	for (m = s->head; m; m = o.nodes[m].next) {
+		const struct node *u = &o.nodes[m];
+
+		*against = u;
+		if (m != n && u->life == o.life && before(&v, u) && before(u, &v))
+			return "stale: a read went back in time, or missed an acknowledged write";
+	}
+	return NULL;
+}
+
+/* N survived. Then nothing else of earlier lives did. */
+static void settle(struct sector *s, u32 found)
+{
 	u32 n, *p;
 
-	for (n = s->head; n; n = o.nodes[n].next) {
-		const struct node *a = &o.nodes[n];
-		const struct op *op = &o.ops[a->version];
-
-		if (n == found || a->life == o.life || !before(&o.nodes[found], a))
-			continue;
-		if (durable(a))
-			violated("lost: a durable write is gone (I2)", volume, sector,
-				 o.nodes[found].version, a, where);
-		if (op->ack < guaranteed(op->life))
-			violated("not a prefix: a write acknowledged before a visible one was "
-				 "submitted is gone (I9)",
-				 volume, sector, o.nodes[found].version, a, where);
-	}
 	for (p = &s->head; (n = *p);) {
 		if (n != found && o.nodes[n].life != o.life) {
 			*p = o.nodes[n].next;
@@ -318,6 +291,118 @@ static void settle(unsigned volume, u32 sector, u32 found, const char *where)
 	o.nodes[found].first_end = o.nodes[found].last_start = 0;
 }
 
+/* A read from START to END returned N, and nothing speaks against it. */
+static void accept(struct sector *s, u32 n, u32 start, u32 end)
+{
+	if (o.nodes[n].life != o.life)
+		settle(s, n);
+	if (o.nodes[n].first_end > end)
+		o.nodes[n].first_end = end;
+	if (o.nodes[n].last_start < start)
+		o.nodes[n].last_start = start;
+}
+
+/* Rule 6: which of the operations that zeroed a sector can a read of zeros have seen? */
+struct zeros {
+	u32 nr, nr_old; /* all; those of earlier lives */
+	u32 node;	/* one of them, old if there is one */
+	bool one_life;	/* all of them were submitted in this life */
+	u8 life;
+	u32 submit;	  /* of the earliest */
+	const char *rule; /* why one of the others cannot be it */
+	const struct node *against;
+};
+
+/*
+ * Stores that fail leave many that were never acknowledged. Such ones of one life, submitted before the read, are all
+ * the same to refute(): one verdict does for them.
+ */
+static struct zeros zeros_of(const struct sector *s, u32 start, u32 end)
+{
+	struct zeros z = {.one_life = true};
+	u32 n, judged = 0;
+	bool refuted = false;
+
+	for (n = s->head; n; n = o.nodes[n].next) {
+		const struct op *op = &o.ops[o.nodes[n].version];
+		const struct node *against = NULL;
+		const char *rule = NULL;
+		bool old = o.nodes[n].life != o.life;
+		bool open = o.nodes[n].first_end == ORACLE_NEVER && (old || op->submit <= start);
+
+		if (!op->zero)
+			continue;
+		if (open && judged && o.nodes[judged].life == o.nodes[n].life) {
+			if (refuted)
+				continue;
+		} else {
+			rule = refute(s, n, start, end, &against);
+		}
+		if (open) {
+			judged = n;
+			refuted = rule != NULL;
+		}
+		if (rule) {
+			z.rule = rule;
+			z.against = against;
+			continue;
+		}
+		z.one_life &= !z.nr || op->life == z.life;
+		z.life = op->life;
+		if (!z.nr || op->submit < z.submit)
+			z.submit = op->submit;
+		if (old || !z.nr_old)
+			z.node = n;
+		z.nr++;
+		z.nr_old += old;
+	}
+	return z;
+}
+
+static void judge_zeros(unsigned volume, u32 sector, u32 start, u32 end, const char *where)
+{
+	struct sector *s = &o.sectors[volume][sector];
+	struct zeros z = zeros_of(s, start, end);
+
+	if (!z.nr)
+		violated(z.rule ? z.rule : "zeros, where nobody zeroed, or that was replaced long ago",
+			 volume, sector, CONTENT_ZEROS, z.against, where);
+	/* Some of both: nothing is known. */
+	if (z.nr > 1 && z.nr_old < z.nr)
+		return;
+	/* Whichever it was, it was not submitted before the earliest one. */
+	if (z.nr_old && z.one_life)
+		oracle_visible(z.life, z.submit);
+	/* Several old ones: from now on they are the same. */
+	accept(s, z.node, start, end);
+}
+
+/* A read from START to END returned VERSION, or CONTENT_ZEROS. */
+static void judge_read(unsigned volume, u32 sector, u32 version, u32 start, u32 end, const char *where)
+{
+	struct sector *s = &o.sectors[volume][sector];
+	const struct node *against;
+	const char *rule;
+	u32 n;
+
+	if (o.loss_allowed)
+		return;
+	if (version == CONTENT_ZEROS) {
+		judge_zeros(volume, sector, start, end, where);
+		return;
+	}
+	n = find(s, version);
+	if (!n)
+		violated("stale: a version that was replaced or lost long ago came back", volume,
+			 sector, version, NULL, where);
+	if (o.nodes[n].life != o.life)
+		oracle_visible(o.ops[version].life, o.ops[version].submit);
+	rule = refute(s, n, start, end, &against);
+	if (rule)
+		violated(rule, volume, sector, version, against, where);
+	accept(s, n, start, end);
+}
+
 /* --- clients --- */
 
 u32 oracle_tick(void)
@@ -325,7 +410,7 @@ u32 oracle_tick(void)
 	return ++o.tick;
 }
 
-u32 oracle_write_submit(unsigned volume, u32 sector, u32 nr, bool fua, u8 *buf)
+static u32 submit(unsigned volume, u32 sector, u32 nr, bool fua)
 {
 	u32 v = o.nr_ops++, i, t = oracle_tick();
 
@@ -349,12 +434,32 @@ u32 oracle_write_submit(unsigned volume, u32 sector, u32 nr, bool fua, u8 *buf)
 		o.nodes[n].last_start = t;
 		o.nodes[n].next = s->head;
 		s->head = n;
-		if (++s->length % 8 == 0)
+		s->touched = true;
+		if (++s->length >= 2 * s->kept + 8)
 			prune(s);
-		sector_fill(buf + (size_t)i * LC_SECTOR, volume, sector + i, v);
 	}
+	return v;
+}
+
+u32 oracle_write_submit(unsigned volume, u32 sector, u32 nr, bool fua, u8 *buf)
+{
+	u32 v = submit(volume, sector, nr, fua), i;
+
+	for (i = 0; i < nr; i++)
+		content_fill(buf + (size_t)i * LC_SECTOR, volume, sector + i, v);
 	sim_trace("write v%u submit, sectors %u+%u of %u%s (tick %u)", v, sector, nr, volume,
-		  fua ? ", FUA" : "", t);
+		  fua ? ", FUA" : "", o.ops[v].submit);
+	return v;
+}
+
+u32 oracle_zero_submit(unsigned volume, u32 sector, u32 nr, bool fua, bool trim)
+{
+	u32 v = submit(volume, sector, nr, fua);
+
+	o.ops[v].zero = true;
+	o.ops[v].trim = trim;
+	sim_trace("%s v%u submit, sectors %u+%u of %u%s (tick %u)", trim ? "trim" : "zero", v,
+		  sector, nr, volume, fua ? ", FUA" : "", o.ops[v].submit);
 	return v;
 }
 
@@ -363,19 +468,23 @@ void oracle_write_done(u32 version, int error)
 	struct op *op = &o.ops[version];
 	u32 t = oracle_tick(), i, n;
 
-	sim_trace("write v%u done: %d (tick %u)", version, error, t);
+	sim_trace("%s v%u done: %d (tick %u)",
+		  op->trim ? "trim" :
+		  op->zero ? "zero" :
+			     "write",
+		  version, error, t);
 	if (error) {
 		/* Any sector of it may be there, now or later, until something newer is. */
 		op->failed = true;
 		if (!o.errors_allowed)
-			sim_fail("write v%u of %u sectors at %u failed with %d, but no store did",
-				 version, op->nr, op->sector, error);
+			sim_fail("%s v%u of %u sectors at %u failed with %d, but no store did",
+				 op->zero ? "zero" : "write", version, op->nr, op->sector, error);
 		return;
 	}
 	op->ack = t;
 	op->ack_ns = sim_now();
-	if (op->fua) /* by the prefix rule, so is all that was acknowledged before it began */
-		oracle_durable(op->submit);
+	if (op->fua && !o.logless[o.life]) /* by rule 4, so is all that was acknowledged before */
+		oracle_durable(ORACLE_ALL_VOLUMES, op->submit);
 	for (i = 0; i < op->nr; i++) {
 		n = find(&o.sectors[op->volume][op->sector + i], version);
 		/* A durable newer one, seen by a read, may have pushed it off the list. */
@@ -401,35 +510,6 @@ u32 oracle_read_submit(u8 *buf, u32 nr)
 	return i;
 }
 
-/* A read from START to END returned VERSION. */
-static void judge_read(unsigned volume, u32 sector, u32 version, u32 start, u32 end, const char *where)
-{
-	struct sector *s = &o.sectors[volume][sector];
-	u32 n = find(s, version), m;
-	struct node *v = &o.nodes[n];
-
-	if (o.loss_allowed)
-		return;
-	if (!n)
-		violated("stale: a version that was replaced or lost long ago came back", volume,
-			 sector, version, NULL, where);
-	if (v->life != o.life) {
-		oracle_visible(o.ops[version].life, o.ops[version].submit);
-		settle(volume, sector, n, where);
-	}
-	if (v->first_end > end)
-		v->first_end = end;
-	if (v->last_start < start)
-		v->last_start = start;
-	for (m = s->head; m; m = o.nodes[m].next) {
-		struct node *u = &o.nodes[m];
-
-		if (m != n && u->life == o.life && before(v, u) && before(u, v))
-			violated("stale: a read went back in time, or missed an acknowledged write",
-				 volume, sector, version, u, where);
-	}
-}
-
 void oracle_read_done(u32 ticket, unsigned volume, u32 sector, u32 nr, const u8 *buf, int error)
 {
 	u32 start = o.reads[ticket], end = oracle_tick(), i;
@@ -442,26 +522,41 @@ void oracle_read_done(u32 ticket, unsigned volume, u32 sector, u32 nr, const u8 
 		return;
 	}
 	for (i = 0; i < nr; i++) {
-		u32 v = sector_parse(buf + (size_t)i * LC_SECTOR, volume, sector + i, "read");
+		u32 v = parse(buf + (size_t)i * LC_SECTOR, volume, sector + i, "read");
 
 		judge_read(volume, sector + i, v, start, end, "read");
 	}
-	sim_trace("read done, sectors %u+%u of %u (ticks %u-%u), the first holds v%u", sector, nr,
-		  volume, start, end, sector_parse(buf, volume, sector, "read"));
+	sim_trace("read done, sectors %u+%u of %u (ticks %u-%u), the first holds v%d", sector, nr,
+		  volume, start, end, (int)parse(buf, volume, sector, "read"));
 }
 
-void oracle_durable(u32 tick)
+void oracle_hole_done(u32 ticket, unsigned volume, u32 sector, u32 nr)
 {
-	if (o.durable[o.life] < tick)
-		o.durable[o.life] = tick;
+	u32 start = o.reads[ticket], end = oracle_tick(), i;
+
+	o.reads[ticket] = 0;
+	for (i = 0; i < nr; i++)
+		judge_read(volume, sector + i, CONTENT_ZEROS, start, end, "in a hole");
+	if (nr)
+		sim_trace("hole, sectors %u+%u of %u (ticks %u-%u)", sector, nr, volume, start, end);
+}
+
+void oracle_durable(unsigned volume, u32 tick)
+{
+	unsigned v;
+
+	for (v = 0; v < o.nr_volumes; v++)
+		if ((volume == ORACLE_ALL_VOLUMES || volume == v) && o.durable[o.life][v] < tick)
+			o.durable[o.life][v] = tick;
 }
 
 /* --- lives --- */
 
-void oracle_opened(void)
+void oracle_opened(bool log)
 {
-	if (++o.life == ORACLE_LIVES_MAX)
+	if (++o.life == ORACLE_LIVES_MAX - 1)
 		sim_fail("the oracle ran out of lives");
+	o.logless[o.life] = !log;
 	memset(o.reads, 0, sizeof(o.reads));
 	oracle_tick();
 }
@@ -477,7 +572,7 @@ void oracle_closed(void)
 	u32 t = oracle_tick();
 
 	if (o.life)
-		o.durable[o.life] = t;
+		oracle_durable(ORACLE_ALL_VOLUMES, t);
 }
 
 void oracle_verify_read(unsigned volume, u32 sector, u32 nr, const u8 *buf, int error)
@@ -493,22 +588,44 @@ void oracle_verify_read(unsigned volume, u32 sector, u32 nr, const u8 *buf, int 
 	}
 	for (i = 0; i < nr; i++) {
 		struct sector *s = &o.sectors[volume][sector + i];
-		u32 v = sector_parse(buf + (size_t)i * LC_SECTOR, volume, sector + i,
-				     "read after recovery");
-		const struct op *op = &o.ops[v];
+		u32 v = parse(buf + (size_t)i * LC_SECTOR, volume, sector + i, "read after recovery");
 
 		if (o.loss_allowed)
 			continue;
-		if (!find(s, v))
+		if (v != CONTENT_ZEROS && !find(s, v))
 			violated("stale: a version that was replaced or lost long ago came back",
 				 volume, sector + i, v, NULL, "after recovery");
 		if (s->seen != UNREAD && s->seen != v)
 			violated("two reads after recovery differ", volume, sector + i, v, NULL,
 				 "after recovery");
 		s->seen = v;
-		if (op->life != o.life)
-			oracle_visible(op->life, op->submit);
+		if (v != CONTENT_ZEROS && o.ops[v].life != o.life)
+			oracle_visible(o.ops[v].life, o.ops[v].submit);
 	}
+}
+
+/* What do the zeros that verification read say about what survived? Returns whether that was news. */
+static bool learn_from_zeros(void)
+{
+	bool news = false;
+	unsigned volume;
+	u32 x;
+
+	for (volume = 0; volume < o.nr_volumes; volume++) {
+		for (x = 0; x < o.nr_sectors[volume]; x++) {
+			const struct sector *s = &o.sectors[volume][x];
+			struct zeros z;
+
+			if (s->seen != CONTENT_ZEROS)
+				continue;
+			z = zeros_of(s, o.tick, o.tick);
+			if (!z.nr || z.nr_old < z.nr || !z.one_life || o.visible[z.life] >= z.submit)
+				continue;
+			oracle_visible(z.life, z.submit);
+			news = true;
+		}
+	}
+	return news;
 }
 
 void oracle_verify_judge(void)
@@ -516,6 +633,8 @@ void oracle_verify_judge(void)
 	unsigned volume;
 	u32 x;
 
+	while (learn_from_zeros()) /* what is visible may exclude other origins of zeros */
+		;
 	for (volume = 0; volume < o.nr_volumes; volume++) {
 		for (x = 0; x < o.nr_sectors[volume]; x++) {
 			struct sector *s = &o.sectors[volume][x];
@@ -539,9 +658,14 @@ void oracle_visible(u8 life, u32 tick)
 		o.visible[life] = tick;
 }
 
-u32 oracle_guaranteed_tick(u8 life)
+u32 oracle_guaranteed_tick(u8 life, unsigned volume)
 {
-	return guaranteed(life);
+	return guaranteed(life, volume);
+}
+
+bool oracle_has_log(u8 life)
+{
+	return !o.logless[life];
 }
 
 void oracle_check_image(unsigned volume, u32 sector, u32 nr, const u8 *image, const char *what)
@@ -549,9 +673,84 @@ void oracle_check_image(unsigned volume, u32 sector, u32 nr, const u8 *image, co
 	u32 i, t = oracle_tick();
 
 	for (i = 0; i < nr; i++) {
-		u32 v = sector_parse(image + (size_t)i * LC_SECTOR, volume, sector + i, what);
+		u32 v = parse(image + (size_t)i * LC_SECTOR, volume, sector + i, what);
 
 		judge_read(volume, sector + i, v, t, t, what);
+	}
+}
+
+/* May a read of SECTOR return V now? */
+static bool may_be(unsigned volume, u32 sector, u32 v)
+{
+	const struct sector *s = &o.sectors[volume][sector];
+	const struct node *against;
+	u32 n;
+
+	if (v == CONTENT_BROKEN)
+		return false;
+	if (v == CONTENT_ZEROS)
+		return zeros_of(s, o.tick, o.tick).nr > 0;
+	n = find(s, v);
+	return n && !refute(s, n, o.tick, o.tick, &against);
+}
+
+bool oracle_image_current(unsigned volume, const u8 *image)
+{
+	bool may = true;
+	u32 x;
+
+	for (x = 0; x < o.nr_sectors[volume] && may; x++)
+		may = may_be(volume, x, parse(image + (size_t)x * LC_SECTOR, volume, x, NULL));
+	return may;
+}
+
+bool oracle_image_suffices(unsigned volume, const u8 *image)
+{
+	bool suffices;
+
+	o.life++; /* look at it from the next one */
+	suffices = oracle_image_current(volume, image);
+	o.life--;
+	return suffices;
+}
+
+bool oracle_untouched(unsigned volume, u32 sector, u32 nr)
+{
+	const struct sector *s = &o.sectors[volume][sector];
+
+	for (; nr; nr--, s++)
+		if (s->touched)
+			return false;
+	return true;
+}
+
+void oracle_foreign(unsigned volume, u32 sector, u32 nr, u8 *buf)
+{
+	u32 v = o.nr_ops++, i, n;
+
+	if (v >= OPS_MAX)
+		sim_fail("the oracle ran out of operations: the history is too long");
+	/* Of no life: no log knows of it. */
+	o.ops[v] = (struct op){.volume = volume,
+			       .sector = sector,
+			       .nr = nr,
+			       .submit = o.tick,
+			       .ack = o.tick,
+			       .fiber = "somebody else"};
+	for (i = 0; i < nr; i++) {
+		struct sector *s = &o.sectors[volume][sector + i];
+
+		while ((n = s->head)) {
+			s->head = o.nodes[n].next;
+			node_free(n);
+		}
+		s->head = node_new(v);
+		s->length = 1;
+		s->touched = true;
+		o.nodes[s->head].next = 0;
+		o.nodes[s->head].life = o.life;
+		o.nodes[s->head].settled = true;
+		content_fill(buf + (size_t)i * LC_SECTOR, volume, sector + i, v);
 	}
 }
 
@@ -575,21 +774,19 @@ void oracle_begin(u64 seed, unsigned nr_volumes, const u32 *nr_sectors, bool pre
 		o.nodes = malloc(NODES_MAX * sizeof(*o.nodes));
 		for (v = 0; v < ORACLE_VOLUMES_MAX; v++)
 			o.sectors[v] = malloc(ORACLE_SECTORS_MAX * sizeof(**o.sectors));
-		for (i = 0; i < WORDS; i++)
-			o.table[i] = mix(i + 1, 0x5eed);
 		assert(o.ops && o.nodes && o.sectors[ORACLE_VOLUMES_MAX - 1]);
 	}
-	o.seed = seed;
+	content_begin(seed);
 	o.errors_allowed = o.loss_allowed = false;
-	o.preset = preset;
 	o.nr_volumes = nr_volumes;
 	o.tick = 1;
 	o.life = o.working_life = 0;
 	memset(o.durable, 0, sizeof(o.durable));
+	memset(o.logless, 0, sizeof(o.logless));
 	memset(o.visible, 0, sizeof(o.visible));
 	memset(o.reads, 0, sizeof(o.reads));
 	o.nr_ops = 1;
-	o.ops[0] = (struct op){.fiber = "-"};
+	o.ops[0] = (struct op){.fiber = "-", .zero = !preset};
 	o.nr_nodes = 1;
 	o.free_node = 0;
 	for (v = 0; v < nr_volumes; v++) {

@@ -2,9 +2,8 @@
 /*
  * oracle.h - what a read may return, before and after crashes.
  *
- * Every sector that a client writes says who wrote it: {volume, sector, version, seed} and a filler
- * that depends on all of these, so that a mixture of two versions is recognised. A version is the
- * number of the write operation. The oracle keeps, for every sector, the versions that it may hold.
+ * Every sector that a client writes says who wrote it (content.h). A version is the number of the write
+ * operation. The oracle keeps, for every sector, the versions that it may hold.
  *
  * Time is a counter (tick) that rises at every submission and acknowledgement. Per sector, each
  * version v has a cluster: its write and the reads that returned it, with
@@ -29,6 +28,15 @@
  * 5. After a successful opening the first read of a sector decides what it held; everything else is
  *    dead for ever. That content is durable (recovery has flushed).
  *
+ * 6. Zeros: lc_zero writes a version of its own, and so does lc_trim to the whole blocks of its range, if the
+ *    volume can trim at all (otherwise it does nothing). But zeros do not say whose they are. Each operation
+ *    that zeroed the sector, and the zeros of the beginning, is tried under the rules above: if none passes, the
+ *    read was wrong; if exactly one does, that is it, and it counts in its cluster; if several do, nothing is
+ *    learned except what all of them have in common. (What a read really saw passes, because each cluster
+ *    is known at most as large as it is; so a correct engine never fails.)
+ * 7. Without an SSD there is no log. Then rule 4 does not hold, a flush counts for its volume alone, and FUA for
+ *    its write alone. Rules 1 to 3 and 5 do hold.
+ *
  * The rules are sound (a correct engine never fails them); concurrency and unacknowledged writes
  * make them lenient exactly as far as design.md allows.
  *
@@ -43,6 +51,7 @@
 #define ORACLE_SECTORS_MAX 8192u /* per volume */
 #define ORACLE_LIVES_MAX 32u
 #define ORACLE_NEVER UINT32_MAX
+#define ORACLE_ALL_VOLUMES UINT32_MAX
 
 /* Start a history. PRESET: the volumes hold version 0 of every sector, else zeros. */
 void oracle_begin(u64 seed, unsigned nr_volumes, const u32 *nr_sectors, bool preset);
@@ -62,20 +71,24 @@ void oracle_preset_sector(unsigned volume, u32 sector, u8 *buf);
 u32 oracle_tick(void);
 /* A write begins: fill BUF (any alignment) with its sectors. Returns its version. */
 u32 oracle_write_submit(unsigned volume, u32 sector, u32 nr, bool fua, u8 *buf);
+/* The same for lc_zero and lc_trim, with the sectors that will be zeros. */
+u32 oracle_zero_submit(unsigned volume, u32 sector, u32 nr, bool fua, bool trim);
 void oracle_write_done(u32 version, int error);
 /* A read begins; returns a ticket. BUF is filled so that what the engine does not write shows. */
 u32 oracle_read_submit(u8 *buf, u32 nr);
 void oracle_read_done(u32 ticket, unsigned volume, u32 sector, u32 nr, const u8 *buf, int error);
+/* Since the TICKET was taken (for no sectors) these were, at some moment, said to be a hole: zeros. */
+void oracle_hole_done(u32 ticket, unsigned volume, u32 sector, u32 nr);
 /*
- * Everything acknowledged before TICK is durable: a flush submitted at TICK has succeeded, or a
- * drain.
+ * Everything acknowledged before TICK on a volume (ORACLE_ALL_VOLUMES) is durable: a flush submitted at TICK
+ * has succeeded, or a drain.
  */
-void oracle_durable(u32 tick);
+void oracle_durable(unsigned volume, u32 tick);
 
 /* --- lives --- */
 
-/* The cache has been opened: a new life. */
-void oracle_opened(void);
+/* The cache has been opened: a new life, with a log or without. */
+void oracle_opened(bool log);
 /* The life has ended without a clean close. */
 void oracle_crashed(void);
 /* Everything acknowledged is durable; nothing is in progress. */
@@ -92,9 +105,25 @@ u8 oracle_life(void);
 /* An operation submitted at TICK of LIFE survived a crash (I9). */
 void oracle_visible(u8 life, u32 tick);
 /* Everything that was acknowledged in LIFE before this tick must be there. */
-u32 oracle_guaranteed_tick(u8 life);
+u32 oracle_guaranteed_tick(u8 life, unsigned volume);
+bool oracle_has_log(u8 life);
 
 /* A backing store's image alone, while nothing is in progress: it must equal the volume. */
 void oracle_check_image(unsigned volume, u32 sector, u32 nr, const u8 *image, const char *what);
+
+/* While nothing is in progress: is it what a read would return? */
+bool oracle_image_current(unsigned volume, const u8 *image);
+
+/* --- between lives: what others may do with a backing store --- */
+
+/* Could the volume's image alone be what survived? If not, the cache must hold something for it. */
+bool oracle_image_suffices(unsigned volume, const u8 *image);
+/* Has nobody written there, ever? */
+bool oracle_untouched(unsigned volume, u32 sector, u32 nr);
+/*
+ * Somebody else writes to the backing store of a volume for which the cache holds nothing: fill BUF. That is
+ * what it holds from now on.
+ */
+void oracle_foreign(unsigned volume, u32 sector, u32 nr, u8 *buf);
 
 #endif

@@ -15,7 +15,7 @@ struct byte_op {
 	u32 id; /* decides its bytes */
 	u32 at, len;
 	u32 submit, ack;
-	bool fua;
+	bool fua, zero;
 };
 
 static struct region {
@@ -87,14 +87,13 @@ static void put(u8 *image, const struct byte_op *op, u32 from, u32 to)
 	if (to > op->at + op->len)
 		to = op->at + op->len;
 	for (i = from; i < to; i++)
-		image[i] = byte_of(op->id, i);
+		image[i] = op->zero ? 0 : byte_of(op->id, i);
 }
 
-void bytes_write_submit(unsigned volume, u32 at, u32 len, bool fua, u8 *buf)
+static struct byte_op *submit(unsigned volume, u32 at, u32 len, bool fua)
 {
 	struct region *r = &regions[volume];
 	struct byte_op *op = &r->ops[r->nr_ops++];
-	u32 i;
 
 	assert(r->settled && !r->broken && r->nr_ops <= OPS_MAX && at + len <= r->len);
 	*op = (struct byte_op){.id = ++r->last_id,
@@ -104,9 +103,26 @@ void bytes_write_submit(unsigned volume, u32 at, u32 len, bool fua, u8 *buf)
 			       .submit = oracle_tick(),
 			       .ack = ORACLE_NEVER};
 	r->life = oracle_life();
+	return op;
+}
+
+void bytes_write_submit(unsigned volume, u32 at, u32 len, bool fua, u8 *buf)
+{
+	struct byte_op *op = submit(volume, at, len, fua);
+	u32 i;
+
 	for (i = 0; i < len; i++)
 		buf[i] = byte_of(op->id, at + i);
 	sim_trace("byte write %u submit, %u at %u of the region of %u%s (tick %u)", op->id, len, at,
+		  volume, fua ? ", FUA" : "", op->submit);
+}
+
+void bytes_zero_submit(unsigned volume, u32 at, u32 len, bool fua)
+{
+	struct byte_op *op = submit(volume, at, len, fua);
+
+	op->zero = true;
+	sim_trace("byte zero %u submit, %u at %u of the region of %u%s (tick %u)", op->id, len, at,
 		  volume, fua ? ", FUA" : "", op->submit);
 }
 
@@ -123,25 +139,33 @@ void bytes_write_done(unsigned volume, int error)
 	}
 	op->ack = t;
 	put(r->now, op, 0, r->len);
-	if (op->fua) {
-		oracle_durable(op->submit);
-		bytes_durable(t + 1);
+	if (op->fua && oracle_has_log(r->life)) {
+		oracle_durable(ORACLE_ALL_VOLUMES, op->submit);
+		bytes_durable(ORACLE_ALL_VOLUMES, t + 1);
 	}
 }
 
-void bytes_durable(u32 tick)
+void bytes_durable(unsigned volume, u32 tick)
 {
 	struct region *r;
 	u32 n;
 
 	for (r = regions; r < regions + ORACLE_VOLUMES_MAX; r++) {
-		if (!r->settled || r->life != oracle_life())
+		if (!r->settled || r->life != oracle_life() ||
+		    (volume != ORACLE_ALL_VOLUMES && r != &regions[volume]))
 			continue;
 		for (n = 0; n < r->nr_ops && r->ops[n].ack < tick; n++)
 			put(r->base, &r->ops[n], 0, r->len);
 		memmove(r->ops, r->ops + n, (r->nr_ops - n) * sizeof(r->ops[0]));
 		r->nr_ops -= n;
 	}
+}
+
+bool bytes_current(unsigned volume, const u8 *content)
+{
+	const struct region *r = &regions[volume];
+
+	return r->broken || !r->settled || !memcmp(content, r->now, r->len);
 }
 
 static void list_ops(const struct region *r)
@@ -153,8 +177,8 @@ static void list_ops(const struct region *r)
 	for (i = 0; i < r->nr_ops; i++) {
 		const struct byte_op *op = &r->ops[i];
 
-		fprintf(stderr, "  %u: %u bytes at %u%s, submitted at tick %u, ", i + 1, op->len,
-			op->at, op->fua ? " FUA" : "", op->submit);
+		fprintf(stderr, "  %u: %s%u bytes at %u%s, submitted at tick %u, ", i + 1,
+			op->zero ? "zero, " : "", op->len, op->at, op->fua ? " FUA" : "", op->submit);
 		if (op->ack == ORACLE_NEVER)
 			fprintf(stderr, "not acknowledged\n");
 		else
@@ -209,59 +233,100 @@ static void match_sector(const struct region *r, u32 x, const u8 *content, bool 
 	}
 }
 
-void bytes_judge(unsigned volume, const u8 *content)
-{
-	struct region *r = &regions[volume];
-	static bool match[REGION_SECTORS][OPS_MAX + 1];
-	u32 sectors = (r->len + LC_SECTOR - 1) / LC_SECTOR, lowest = 0, x, j, k;
-	u32 guaranteed = oracle_guaranteed_tick(r->life);
+static bool match[REGION_SECTORS][OPS_MAX + 1];
 
-	for (x = 0; x < sectors; x++) {
+/* Sector X is as after K operations, or K + 1. */
+static bool as_after(const struct region *r, u32 x, u32 k)
+{
+	return match[x][k] || (k < r->nr_ops && match[x][k + 1]);
+}
+
+/* The smallest k of all sectors together that CONTENT is possible with; nr_ops + 1 if there is none. */
+static u32 find_prefix(unsigned volume, const u8 *content, u32 *lowest)
+{
+	const struct region *r = &regions[volume];
+	u32 sectors = (r->len + LC_SECTOR - 1) / LC_SECTOR, x, j, k;
+	u32 guaranteed = oracle_guaranteed_tick(r->life, volume);
+
+	for (x = 0; x < sectors; x++)
 		match_sector(r, x, content, match[x]);
-		for (j = 0; j <= r->nr_ops && !match[x][j]; j++)
-			;
-		if (j > r->nr_ops && !r->loss_allowed) {
-			fprintf(stderr,
-				"\noracle: sector %u of the byte region of volume %u (at %llu): as "
-				"after none of the operations\n",
-				x, volume, (unsigned long long)r->offset);
-			list_ops(r);
-			sim_fail("oracle: a torn, stale or foreign sector in the byte region");
-		}
-	}
+	*lowest = 0;
 	for (j = 0; j < r->nr_ops; j++)
 		if (r->ops[j].ack < guaranteed)
-			lowest = j + 1;
-	for (k = lowest; k <= r->nr_ops; k++) {
-		for (x = 0; x < sectors; x++)
-			if (!match[x][k] && !(k < r->nr_ops && match[x][k + 1]))
-				break;
+			*lowest = j + 1;
+	if (!oracle_has_log(r->life)) {
+		for (x = 0; x < sectors; x++) {
+			for (j = *lowest; j <= r->nr_ops && !match[x][j]; j++)
+				;
+			if (j > r->nr_ops)
+				return j;
+		}
+		return *lowest;
+	}
+	for (k = *lowest; k <= r->nr_ops; k++) {
+		for (x = 0; x < sectors && as_after(r, x, k); x++)
+			;
 		if (x == sectors)
 			break;
 	}
-	if (k > r->nr_ops && r->loss_allowed)
-		k = 0;
-	if (k > r->nr_ops) {
-		fprintf(stderr,
-			"\noracle: byte region of volume %u at %llu: not the result of a prefix of "
-			"the operations that contains the first %u\n",
-			volume, (unsigned long long)r->offset, lowest);
-		for (x = 0; x < sectors; x++) {
-			fprintf(stderr, "  sector %u is as after operations", x);
-			for (j = 0; j <= r->nr_ops; j++)
-				if (match[x][j])
-					fprintf(stderr, " %u", j);
-			fprintf(stderr, "\n");
+	return k;
+}
+
+static _Noreturn void say_no_prefix(unsigned volume, u32 lowest)
+{
+	const struct region *r = &regions[volume];
+	u32 sectors = (r->len + LC_SECTOR - 1) / LC_SECTOR, x, j;
+	bool any = true;
+
+	fprintf(stderr,
+		"\noracle: byte region of volume %u at %llu: not the result of a prefix of "
+		"the operations that contains the first %u\n",
+		volume, (unsigned long long)r->offset, lowest);
+	for (x = 0; x < sectors; x++) {
+		bool some = false;
+
+		fprintf(stderr, "  sector %u is as after operations", x);
+		for (j = 0; j <= r->nr_ops; j++) {
+			some |= match[x][j];
+			if (match[x][j])
+				fprintf(stderr, " %u", j);
 		}
-		list_ops(r);
-		sim_fail("oracle: not a prefix (I9), or a durable write is gone (I2), in the byte "
-			 "region");
+		fprintf(stderr, "%s\n", some ? "" : ": none");
+		any &= some;
 	}
-	if (k > 0)
+	list_ops(r);
+	if (!any)
+		sim_fail("oracle: a torn, stale or foreign sector in the byte region");
+	sim_fail("oracle: not a prefix (I9), or a durable write is gone (I2), in the byte region");
+}
+
+void bytes_judge(unsigned volume, const u8 *content)
+{
+	struct region *r = &regions[volume];
+	u32 lowest, k = find_prefix(volume, content, &lowest);
+
+	if (k > r->nr_ops && !r->loss_allowed)
+		say_no_prefix(volume, lowest);
+	if (k > 0 && k <= r->nr_ops)
 		oracle_visible(r->life, r->ops[k - 1].submit);
+	bytes_foreign(volume, content);
+	r->settled = true;
+}
+
+bool bytes_suffice(unsigned volume, const u8 *content)
+{
+	const struct region *r = &regions[volume];
+	u32 lowest;
+
+	return r->broken || find_prefix(volume, content, &lowest) <= r->nr_ops;
+}
+
+void bytes_foreign(unsigned volume, const u8 *content)
+{
+	struct region *r = &regions[volume];
+
 	memcpy(r->base, content, r->len);
 	memcpy(r->now, content, r->len);
 	r->nr_ops = 0;
-	r->settled = true;
 	r->broken = false;
 }

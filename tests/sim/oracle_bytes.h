@@ -6,9 +6,11 @@
  * which has one operation in progress at a time. So there is a definite content after each
  * operation, and after a crash there must be a k such that
  *
- *	operations 1 .. k are there completely, k+1 in any subset of its sectors, and nothing later
- *(I9) k is not below what a flush, FUA, or the prefix rule of oracle.h guarantees (I2) each sector,
- * as a whole, is as it was after k or k+1 operations: sectors are not torn
+ *	operations 1 .. k are there completely, k+1 in any subset of its sectors, and nothing later (I9)
+ *	k is not below what a flush, FUA, or the prefix rule of oracle.h guarantees (I2)
+ *	each sector, as a whole, is as it was after k or k+1 operations: sectors are not torn
+ *
+ * Without a log (rule 7 of oracle.h) each sector has a k of its own.
  *
  * Other clients write to the sectors beside the region, often inside one block with it.
  */
@@ -32,15 +34,23 @@ bool bytes_settled(unsigned volume);
 bool bytes_may_write(unsigned volume);
 /* A write of LEN bytes at AT (from the beginning of the region): fills BUF. */
 void bytes_write_submit(unsigned volume, u32 at, u32 len, bool fua, u8 *buf);
+/* LEN bytes at AT will be zeros. */
+void bytes_zero_submit(unsigned volume, u32 at, u32 len, bool fua);
 void bytes_write_done(unsigned volume, int error);
 /* What the owner read. */
 void bytes_check(unsigned volume, u32 at, u32 len, const u8 *buf, const char *what);
-/* Everything acknowledged before TICK is durable. */
-void bytes_durable(u32 tick);
+/* While nothing is in progress: is it what a read would return? */
+bool bytes_current(unsigned volume, const u8 *content);
+/* Everything acknowledged before TICK on a volume (ORACLE_ALL_VOLUMES) is durable. */
+void bytes_durable(unsigned volume, u32 tick);
 
 /* A life ended; the next one has to judge. */
 void bytes_life_ended(void);
 /* The first content that is read in a life: the whole region. */
 void bytes_judge(unsigned volume, const u8 *content);
+/* Could this, between lives, be what survived? */
+bool bytes_suffice(unsigned volume, const u8 *content);
+/* Somebody else has changed the region, for which the cache holds nothing, to this. */
+void bytes_foreign(unsigned volume, const u8 *content);
 
 #endif

@@ -15,6 +15,8 @@
 
 #include "store_sim.h"
 
+#define ZEROS_BYTES (8u << 20) /* the largest image */
+
 static void *map_zeros(size_t n)
 {
 	void *p = mmap(NULL, n, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -26,9 +28,19 @@ static void *map_zeros(size_t n)
 	return p;
 }
 
+static u8 *zeros;
+
+u8 *image_zeros(void)
+{
+	return zeros;
+}
+
 void store_sim_create(struct store_sim *s, u64 max_bytes)
 {
 	memset(s, 0, sizeof(*s));
+	if (!zeros)
+		zeros = map_zeros(ZEROS_BYTES);
+	assert(max_bytes <= ZEROS_BYTES);
 	s->image_bytes = (max_bytes + LC_BLOCK - 1) / LC_BLOCK * LC_BLOCK;
 	s->now = map_zeros(s->image_bytes);
 	s->media = map_zeros(s->image_bytes);
@@ -107,16 +119,17 @@ static void remember(struct store_sim *s, struct sim_write *w)
 	s->writes[s->nr_writes++] = w;
 }
 
-struct sim_write *image_write_begin(struct store_sim *s, u32 len_bytes, u64 offset_bytes)
+struct sim_write *image_write_begin(struct store_sim *s, u32 len_bytes, u64 offset_bytes, bool zero)
 {
-	struct sim_write *w = malloc(sizeof(*w) + len_bytes);
+	struct sim_write *w = malloc(sizeof(*w) + (zero ? 0 : len_bytes));
 
 	if (!w)
 		abort();
 	*w = (struct sim_write){.offset_bytes = offset_bytes,
 				.len_bytes = len_bytes,
 				.number = ++s->last_number,
-				.data = (u8 *)(w + 1)};
+				.zero = zero,
+				.data = zero ? zeros : (u8 *)(w + 1)};
 	remember(s, w);
 	return w;
 }
@@ -134,13 +147,18 @@ void image_check_overlap(const struct sim_io *io)
 		to = o->offset_bytes + o->len_bytes;
 		if (to > io->offset_bytes + io->len_bytes)
 			to = io->offset_bytes + io->len_bytes;
-		if (from >= to || !memcmp(o->buf + (from - o->offset_bytes),
-					  io->buf + (from - io->offset_bytes), to - from))
+		if (from >= to)
 			continue;
-		sim_fail("%s: two writes with different data are in flight for one place: "
-			 "%u bytes at %llu and %u bytes at %llu",
-			 io->store->store.name, o->len_bytes, (unsigned long long)o->offset_bytes,
-			 io->len_bytes, (unsigned long long)io->offset_bytes);
+		/* Two that write the same do no harm; but nobody has a reason to zero and write at once. */
+		if (o->zero == io->zero && !memcmp(o->buf + (from - o->offset_bytes),
+						   io->buf + (from - io->offset_bytes), to - from))
+			continue;
+		sim_fail("%s: two %s are in flight for one place: %u bytes at %llu and %u bytes at "
+			 "%llu",
+			 io->store->store.name,
+			 o->zero == io->zero ? "writes with different data" : "changes",
+			 o->len_bytes, (unsigned long long)o->offset_bytes, io->len_bytes,
+			 (unsigned long long)io->offset_bytes);
 	}
 }
 
@@ -156,7 +174,8 @@ void image_apply(struct sim_io *io, u32 from, u32 to)
 		memcpy(io->buf + from, s->now + io->offset_bytes + from, to - from);
 		return;
 	}
-	memcpy(io->write->data + from, io->buf + from, to - from);
+	if (!io->zero)
+		memcpy(io->write->data + from, io->buf + from, to - from);
 	for (x = from; x < to; x += LC_SECTOR)
 		if (!io->result || sim_one_in(2)) /* a write that will fail does half of its work */
 			put_sector(s, s->now, io->offset_bytes + x, io->buf + x);
@@ -176,7 +195,8 @@ static bool in_bad_range(struct store_sim *s, const struct sim_io *io)
 int image_draw_fault(const struct sim_io *io)
 {
 	struct store_sim *s = io->store;
-	const u32 ppm = io->op == LC_IO_READ  ? s->faults.read_ppm :
+	const u32 ppm = io->zero	      ? s->faults.zero_ppm :
+			io->op == LC_IO_READ  ? s->faults.read_ppm :
 			io->op == LC_IO_WRITE ? s->faults.write_ppm :
 						s->faults.flush_ppm;
 	bool fails = s->faults.nth[io->op] > 0 && --s->faults.nth[io->op] == 0;
@@ -244,7 +264,7 @@ static void flush_failed(struct store_sim *s)
 {
 	u32 i, x;
 
-	for (i = 0; i < s->nr_writes; i++) {
+	for (i = 0; i < s->nr_writes && !s->patient_flush; i++) {
 		struct sim_write *w = s->writes[i];
 		bool dropped = sim_one_in(4);
 
@@ -273,6 +293,7 @@ void image_complete(struct sim_io *io)
 		break;
 	case LC_IO_WRITE:
 		s->nr_written++;
+		s->nr_zeroed += io->zero;
 		io->write->done = ++s->last_done;
 		if (io->result)
 			io->write->doubtful = true;
@@ -287,6 +308,29 @@ void image_complete(struct sim_io *io)
 			flush_succeeded(s, io->covers);
 		break;
 	}
+}
+
+static bool is_hole(const struct store_sim *s, u64 offset)
+{
+	u64 from = offset / s->hole_bytes * s->hole_bytes;
+
+	return !s->touched[offset / LC_BLOCK] || !memcmp(s->now + from, zeros, s->hole_bytes);
+}
+
+/* Whatever is zero takes no space. A store need not tell all at once. */
+struct lc_extent image_extent(const struct store_sim *s, u64 len_bytes, u64 offset_bytes)
+{
+	u64 end = offset_bytes + len_bytes, at;
+	bool hole;
+
+	if (!s->hole_bytes)
+		return (struct lc_extent){.len_bytes = len_bytes};
+	hole = is_hole(s, offset_bytes);
+	at = offset_bytes;
+	do
+		at = (at / s->hole_bytes + 1) * s->hole_bytes;
+	while (at < end && is_hole(s, at) == hole && !sim_one_in(100));
+	return (struct lc_extent){.len_bytes = (at < end ? at : end) - offset_bytes, .hole = hole};
 }
 
 void store_sim_rot(struct store_sim *s, u64 offset_bytes, u32 len_bytes)
@@ -440,10 +484,12 @@ static void land_or_not(struct store_sim *s, struct sim_io *io)
 				    "not landed");
 	for (i = 0; i < io->pieces_done; i++) {
 		u32 from = io->cut[io->order[i]], to = io->cut[io->order[i] + 1];
-		struct sim_write *w = image_write_begin(s, to - from, io->offset_bytes + from);
+		struct sim_write *w = image_write_begin(s, to - from, io->offset_bytes + from,
+							io->zero);
 
 		w->done = ++s->last_done;
-		memcpy(w->data, whole->data + from, to - from);
+		if (!io->zero)
+			memcpy(w->data, whole->data + from, to - from);
 	}
 	for (k = 0; s->writes[k] != whole; k++)
 		;
@@ -464,6 +510,16 @@ static void end_doubts(struct store_sim *s)
 	for (i = 0; i < s->nr_writes; i++) {
 		struct sim_write *w = s->writes[i];
 
+		if (w->doubtful && w->zero) { /* it needs data of its own now */
+			s->writes[i] = malloc(sizeof(*w) + w->len_bytes);
+			if (!s->writes[i])
+				abort();
+			*s->writes[i] = *w;
+			free(w);
+			w = s->writes[i];
+			w->zero = false;
+			w->data = (u8 *)(w + 1);
+		}
 		if (w->doubtful)
 			memcpy(w->data, s->now + w->offset_bytes, w->len_bytes);
 		w->doubtful = false;
@@ -475,6 +531,8 @@ static void complete_data(struct sim_io *io)
 {
 	u32 i;
 
+	if (io->zero)
+		return;
 	for (i = io->pieces_done; i < io->nr_pieces; i++) {
 		u32 from = io->cut[io->order[i]];
 

@@ -37,6 +37,11 @@ void (*store_sim_before_change)(const struct store_sim *s, enum lc_io_op op, u32
 
 static const char *const op_names[] = {"read", "write", "flush"};
 
+static const char *io_name(const struct sim_io *io)
+{
+	return io->zero ? "zero" : op_names[io->op];
+}
+
 static struct store_sim *sim_of(struct lc_store *s)
 {
 	return (struct store_sim *)((char *)s - offsetof(struct store_sim, store));
@@ -118,6 +123,7 @@ static struct sim_io *io_new(struct store_sim *s, enum lc_io_op op, void *buf, u
 		abort();
 	io->store = s;
 	io->op = op;
+	io->zero = buf == image_zeros();
 	io->buf = buf;
 	io->len_bytes = op == LC_IO_FLUSH ? 0 : len_bytes;
 	io->offset_bytes = offset_bytes;
@@ -136,14 +142,15 @@ static void enter(struct sim_io *io)
 {
 	struct store_sim *s = io->store;
 
-	check(s, io->op, io->buf, io->len_bytes, io->offset_bytes);
-	sim_trace("%s: submit %s %u at %llu", s->store.name, op_names[io->op], io->len_bytes,
+	if (!io->zero) /* lc_store_zero has asserted its own contract */
+		check(s, io->op, io->buf, io->len_bytes, io->offset_bytes);
+	sim_trace("%s: submit %s %u at %llu", s->store.name, io_name(io), io->len_bytes,
 		  (unsigned long long)io->offset_bytes);
 	io->result = image_draw_fault(io);
 	draw_pieces(io);
 	if (io->op == LC_IO_WRITE) {
 		image_check_overlap(io);
-		io->write = image_write_begin(s, io->len_bytes, io->offset_bytes);
+		io->write = image_write_begin(s, io->len_bytes, io->offset_bytes, io->zero);
 	}
 	io->next = s->submitted;
 	s->submitted = io;
@@ -206,8 +213,8 @@ static void io_fired(struct sim_event *ev)
 	if (io->op == LC_IO_FLUSH && !io->result)
 		before_change(io->store, LC_IO_FLUSH, 0, 0);
 	image_complete(io);
-	sim_trace("%s: done %s %u at %llu: %d", io->store->store.name, op_names[io->op],
-		  io->len_bytes, (unsigned long long)io->offset_bytes, io->result);
+	sim_trace("%s: done %s %u at %llu: %d", io->store->store.name, io_name(io), io->len_bytes,
+		  (unsigned long long)io->offset_bytes, io->result);
 	io->done = true;
 	if (io->queue)
 		queue_completed(io);
@@ -217,6 +224,7 @@ static void io_fired(struct sim_event *ev)
 
 /* --- synchronous --- */
 
+/* A write of image_zeros() is that of lc_store_zero. */
 static int do_sync(struct lc_store *ls, enum lc_io_op op, void *buf, u32 len_bytes, u64 offset_bytes)
 {
 	static const char *const names[] = {"lc_store_read", "lc_store_write", "lc_store_flush"};
@@ -253,6 +261,32 @@ static int sync_write(struct lc_store *s, const void *buf, u32 len_bytes, u64 of
 static int sync_flush(struct lc_store *s)
 {
 	return do_sync(s, LC_IO_FLUSH, NULL, 0, 0);
+}
+
+static int sync_zero(struct lc_store *ls, u64 len_bytes, u64 offset_bytes, bool punch)
+{
+	if (punch ? !sim_of(ls)->punch_works : !sim_of(ls)->zero_works) {
+		sim_assert_unlocked("lc_store_zero");
+		sim_point();
+		return -EOPNOTSUPP;
+	}
+	/* Its end may be inside a sector, which is the store's last one. */
+	len_bytes = (len_bytes + LC_SECTOR - 1) / LC_SECTOR * LC_SECTOR;
+	return do_sync(ls, LC_IO_WRITE, image_zeros(), (u32)len_bytes, offset_bytes);
+}
+
+static int sync_extent(struct lc_store *ls, u64 len_bytes, u64 offset_bytes, struct lc_extent *out)
+{
+	struct store_sim *s = sim_of(ls);
+	struct sim_io io = {.store = s, .op = LC_IO_READ, .len_bytes = 1, .offset_bytes = offset_bytes};
+
+	sim_assert_unlocked("lc_store_extent");
+	sim_point();
+	if (image_draw_fault(&io))
+		return -EIO;
+	*out = image_extent(s, len_bytes, offset_bytes);
+	sim_point();
+	return 0;
 }
 
 static void store_close(struct lc_store *s)
@@ -416,10 +450,20 @@ static int queue_open(struct lc_store *ls, unsigned depth, const struct lc_area 
 	return 0;
 }
 
-static const struct lc_store_ops store_ops = {
+static const struct lc_store_ops plain_ops = {
 	.read = sync_read,
 	.write = sync_write,
 	.flush = sync_flush,
+	.queue_open = queue_open,
+	.close = store_close,
+};
+
+static const struct lc_store_ops all_ops = {
+	.read = sync_read,
+	.write = sync_write,
+	.flush = sync_flush,
+	.zero = sync_zero,
+	.extent = sync_extent,
 	.queue_open = queue_open,
 	.close = store_close,
 };
@@ -446,11 +490,37 @@ void store_sim_assert_idle(struct store_sim *s)
 			 (unsigned long long)s->submitted->offset_bytes);
 }
 
+/* What a disk can do besides reading and writing, and what it says of that. */
+static void draw_abilities(struct store_sim *s)
+{
+	static const u32 holes[] = {LC_BLOCK, LC_BLOCK, LC_SECTOR, 0};
+
+	s->store.ops = &plain_ops;
+	s->store.can_zero = s->store.can_punch = s->zero_works = s->punch_works = false;
+	s->hole_bytes = 0;
+	if (sim_one_in(6))
+		return;
+	s->store.ops = &all_ops;
+	s->hole_bytes = holes[sim_below(4)];
+	s->zero_works = !sim_one_in(6);
+	/* Known beforehand, as far as it can be: some say too much, some too little. */
+	s->store.can_zero = s->zero_works ? !sim_one_in(6) : sim_one_in(2);
+	s->punch_works = sim_one_in(6) ? !s->zero_works : s->zero_works;
+	s->store.can_punch = s->punch_works ? !sim_one_in(6) : sim_one_in(3);
+}
+
+void store_sim_enable(struct store_sim *s)
+{
+	s->store.ops = &all_ops;
+	s->store.can_zero = s->store.can_punch = s->zero_works = s->punch_works = true;
+	if (!s->hole_bytes)
+		s->hole_bytes = LC_BLOCK;
+}
+
 void store_sim_reset(struct store_sim *s, const char *name, u64 size_bytes, u32 block_bytes, bool slow)
 {
 	assert(size_bytes <= s->image_bytes);
 	image_reset(s);
-	s->store.ops = &store_ops;
 	s->store.name = name;
 	s->store.size_bytes = size_bytes;
 	s->store.block_bytes = block_bytes;
@@ -459,5 +529,10 @@ void store_sim_reset(struct store_sim *s, const char *name, u64 size_bytes, u32 
 	s->flush_factor = sim_one_in(2) ? 0 : sim_log_between(1, 64);
 	s->tear_bytes = LC_SECTOR;
 	s->faults = (struct sim_faults){0};
-	s->nr_reads = s->nr_written = s->nr_flushes = s->nr_faults = 0;
+	s->patient_flush = false;
+	s->nr_reads = s->nr_written = s->nr_flushes = s->nr_zeroed = s->nr_faults = 0;
+	if (slow)
+		draw_abilities(s);
+	else
+		s->store.ops = &plain_ops;
 }

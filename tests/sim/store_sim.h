@@ -15,6 +15,9 @@
  * A kill (the process dies, the machine does not) is gentler: a write in flight lands or it does
  * not, everything completed stays readable, but it still needs a flush to be certain.
  *
+ * To zero a range is a write like any other: it takes effect in pieces, is uncertain until a flush, and tears. Some
+ * disks cannot do it, some say they can and then cannot, some fail in the middle.
+ *
  * I/O takes random virtual time, takes effect in pieces, and completes in random order, so that a
  * reader at the same moment sees torn data, and a buffer that is changed too early reaches the disk
  * changed. The contract of store.h is asserted; overlapping writes in flight fail the history,
@@ -38,6 +41,7 @@ struct sim_write {
 	u32 number;    /* order of submission */
 	u32 done;      /* order of completion; 0: in flight */
 	bool doubtful; /* failed, or a flush that should have covered it did: no flush will */
+	bool zero;     /* by lc_store_zero: DATA is nobody's own */
 	u8 *data;      /* as it reached the disk */
 };
 
@@ -48,7 +52,8 @@ struct sim_io {
 	struct sim_queue *queue; /* NULL: synchronous, and FIBER waits */
 	struct fiber *fiber;
 	struct lc_io *io;
-	enum lc_io_op op;
+	enum lc_io_op op; /* that of lc_store_zero is a write */
+	bool zero;
 	u8 *buf;
 	u32 len_bytes;
 	u64 offset_bytes;
@@ -65,7 +70,7 @@ struct sim_io {
 };
 
 struct sim_faults {
-	u32 read_ppm, write_ppm, flush_ppm; /* chance of each I/O to fail with EIO */
+	u32 read_ppm, write_ppm, flush_ppm, zero_ppm; /* chance of each I/O to fail with EIO */
 	u64 gone_ns, back_ns; /* all I/O fails from gone_ns on, until back_ns: it vanished */
 	int64_t nth[3];	      /* by enum lc_io_op: count down, and fail that one; 0: off */
 };
@@ -84,12 +89,16 @@ struct store_sim {
 	struct sim_io *submitted;
 	struct sim_queue *queues;
 	u32 tear_bytes; /* what a power cut does not tear: LC_SECTOR or LC_BLOCK */
+	/* Otherwise lc_store_zero is not supported (without PUNCH, with it), whatever can_... say. */
+	bool zero_works, punch_works;
+	u32 hole_bytes;	    /* how finely it knows its holes; 0: not at all */
+	bool patient_flush; /* a flush that failed loses nothing: the next one covers the same writes */
 	struct sim_faults faults;
 	struct {
 		u64 offset_bytes, len_bytes;
 	} bad[SIM_BAD_RANGES_MAX]; /* unreadable places, until written */
 	u32 nr_bad;
-	u64 nr_reads, nr_written, nr_flushes, nr_faults;
+	u64 nr_reads, nr_written, nr_flushes, nr_zeroed, nr_faults;
 };
 
 enum sim_crash { SIM_KILL, SIM_POWER_CUT };
@@ -99,6 +108,8 @@ void store_sim_create(struct store_sim *s, u64 max_bytes);
 /* A new disk full of zeros, with a random speed around that of an SSD or a hard disk. */
 void store_sim_reset(struct store_sim *s, const char *name, u64 size_bytes, u32 block_bytes,
 		     bool slow);
+/* Let it do, and know, all that a disk can: zero, punch, holes. */
+void store_sim_enable(struct store_sim *s);
 /* Put bytes on the disk at once and for certain (initial content). */
 void store_sim_preset(struct store_sim *s, const void *buf, u32 len_bytes, u64 offset_bytes);
 /* The end of a life: what was in flight lands or does not, and no queue is left. */
@@ -133,7 +144,11 @@ void store_sim_drop_queues(struct store_sim *s);
 void image_reset(struct store_sim *s);
 /* Will this I/O fail? 0 or -errno. */
 int image_draw_fault(const struct sim_io *io);
-struct sim_write *image_write_begin(struct store_sim *s, u32 len_bytes, u64 offset_bytes);
+struct sim_write *image_write_begin(struct store_sim *s, u32 len_bytes, u64 offset_bytes, bool zero);
+/* What begins at OFFSET, as far as it is alike. */
+struct lc_extent image_extent(const struct store_sim *s, u64 len_bytes, u64 offset_bytes);
+/* The largest image full of zeros. */
+u8 *image_zeros(void);
 /* Bytes FROM .. TO of the I/O take effect. */
 void image_apply(struct sim_io *io, u32 from, u32 to);
 /* The I/O has come to its end: what does that make certain, or doubtful? */

@@ -11,16 +11,18 @@
 
 const struct tiny_shape tiny_shapes[] = {
 	/* One block a segment; two segments may be dirty: the head waits for the tail at once. */
-	{"fresh", 8u << 10, 4, 2, 100, ""},
+	{"fresh", 8u << 10, 4, 2, 100, "", false},
 	/* Written back as soon as it is durable; old clean segments all around. */
-	{"lapped", 8u << 10, 6, 3, 0, "2010101f01d"},
+	{"lapped", 8u << 10, 6, 3, 0, "2010101f01d", false},
 	/* Several records a segment, a summary; the past is dirty. */
-	{"records", 32u << 10, 4, 2, 100, "2f0d0f1f0f1f0"},
+	{"records", 32u << 10, 4, 2, 100, "2f0d0f1f0f1f0", true},
 	/*
 	 * Half overwritten old segments: the next record lies over one that holds two versions of block 2, and has no
 	 * summary that would say so.
 	 */
-	{"patched", 32u << 10, 5, 2, 0, "2f2d0d1d0d1d"},
+	{"patched", 32u << 10, 5, 2, 0, "2f2d0d1d0d1d", false},
+	/* A pending range, a block inside it that is newer, and an old range behind the tail. */
+	{"pending", 16u << 10, 5, 2, 100, "bzd2btf1f", false},
 };
 const u32 tiny_nr_shapes = sizeof(tiny_shapes) / sizeof(tiny_shapes[0]);
 
@@ -28,7 +30,7 @@ void tiny_create(struct tiny *t)
 {
 	memset(t, 0, sizeof(*t));
 	store_sim_create(&t->ssd, SSD_MAX_BYTES);
-	store_sim_create(&t->backing, TINY_BLOCKS * LC_BLOCK);
+	store_sim_create(&t->backing, TINY_VOLUME_BLOCKS * LC_BLOCK);
 	if (posix_memalign((void **)&t->buf, LC_BLOCK, TINY_BLOCKS * LC_BLOCK))
 		abort();
 }
@@ -69,7 +71,7 @@ static u32 after(const struct tiny *t, u32 sector, u32 k)
 		const struct tiny_write *w = &t->writes[--k];
 
 		if (sector >= w->first && sector < w->first + w->nr)
-			return t->nr_past + k + 1;
+			return w->zero ? 0 : t->nr_past + k + 1;
 	}
 	return t->before[sector];
 }
@@ -180,7 +182,7 @@ static void do_write(struct tiny *t, u32 first, u32 nr, bool fua)
 	u32 k = t->nr_submitted++, x;
 
 	assert(k < TINY_WRITES_MAX);
-	t->writes[k] = (struct tiny_write){first, nr};
+	t->writes[k] = (struct tiny_write){first, nr, false};
 	for (x = 0; x < nr; x++)
 		fill(t->buf + x * LC_SECTOR, first + x, t->nr_past + k + 1);
 	expect(lc_write(lc_cache_volume(t->cache, 0), t->buf, nr * LC_SECTOR,
@@ -188,6 +190,29 @@ static void do_write(struct tiny *t, u32 first, u32 nr, bool fua)
 	       "lc_write");
 	if (fua)
 		t->nr_durable = t->nr_submitted;
+}
+
+/* All but the last block: an entry of the log. */
+static void do_zero(struct tiny *t, bool fua)
+{
+	u32 k = t->nr_submitted++;
+
+	assert(k < TINY_WRITES_MAX);
+	t->writes[k] = (struct tiny_write){0, TINY_SECTORS, true};
+	expect(lc_zero(lc_cache_volume(t->cache, 0), (TINY_VOLUME_BLOCKS - 1) * LC_BLOCK, 0,
+		       fua ? LC_FUA : 0),
+	       "lc_zero");
+	if (fua)
+		t->nr_durable = t->nr_submitted;
+}
+
+static void do_trim(struct tiny *t)
+{
+	u32 k = t->nr_submitted++;
+
+	assert(k < TINY_WRITES_MAX);
+	t->writes[k] = (struct tiny_write){0, 2 * LC_SECTORS_PER_BLOCK, true};
+	expect(lc_trim(lc_cache_volume(t->cache, 0), 2 * LC_BLOCK, 0, 0), "lc_trim");
 }
 
 const char *tiny_letter_text(char letter)
@@ -211,6 +236,12 @@ const char *tiny_letter_text(char letter)
 		return "write blocks 0 and 1 with FUA";
 	case 'S':
 		return "write one sector of block 0 with FUA";
+	case 'z':
+		return "zero blocks 0 to 16";
+	case 'Z':
+		return "zero blocks 0 to 16 with FUA";
+	case 't':
+		return "trim blocks 0 and 1";
 	case 'f':
 		return "flush";
 	case 'r':
@@ -248,6 +279,13 @@ static void do_letter(struct tiny *t, char letter)
 	case 's':
 	case 'S':
 		do_write(t, (t->nr_submitted * 3 + 1) % 8, 1, fua);
+		break;
+	case 'z':
+	case 'Z':
+		do_zero(t, letter == 'Z');
+		break;
+	case 't':
+		do_trim(t);
 		break;
 	case 'f':
 		expect(lc_flush(lc_cache_volume(t->cache, 0)), "lc_flush");
@@ -328,7 +366,9 @@ void tiny_begin(struct tiny *t, const struct tiny_shape *shape)
 
 	t->shape = shape;
 	store_sim_reset(&t->ssd, "ssd", size, LC_BLOCK, false);
-	store_sim_reset(&t->backing, "backing", TINY_BLOCKS * LC_BLOCK, LC_SECTOR, true);
+	store_sim_reset(&t->backing, "backing", TINY_VOLUME_BLOCKS * LC_BLOCK, LC_SECTOR, true);
+	store_sim_enable(&t->backing);
+	t->backing.zero_works = t->backing.punch_works = !shape->zero_fails;
 	tiny_reset(t);
 	memset(t->before, 0, sizeof(t->before));
 	t->nr_past = 0;

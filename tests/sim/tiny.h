@@ -6,10 +6,11 @@
  * concurrent the model is exact. Write k of the workload is version base + k; after a crash there must be a
  * k such that writes 1 .. k are there completely, write k+1 in any subset of its sectors, and
  * nothing later (I9), where k is not below what a flush, FUA, drain or close guarantees (I2). What recovery
- * has shown once stays for ever.
+ * has shown once stays for ever. Zeros are version 0, whoever wrote them: they match where the latest
+ * change of a sector is a zero, or there is none.
  *
- * The volume has three blocks. The third is written by the past of some shapes and never again, so that its clean
- * copy grows old in the log.
+ * Three blocks of the volume count. The third is written by the past of some shapes and never again, so that its clean
+ * copy grows old in the log. The other blocks are only there to be zeroed: it takes many for an entry in the log.
  */
 #ifndef LOGCACHE_SIM_TINY_H
 #define LOGCACHE_SIM_TINY_H
@@ -18,6 +19,7 @@
 #include "store_sim.h"
 
 #define TINY_BLOCKS 3u
+#define TINY_VOLUME_BLOCKS 18u
 #define TINY_SECTORS (TINY_BLOCKS * LC_SECTORS_PER_BLOCK)
 #define TINY_OPS_MAX 8u
 #define TINY_WRITES_MAX 64u
@@ -27,6 +29,7 @@ struct tiny_shape {
 	const char *name;
 	u32 segment_bytes, nr_segments, nr_buffers, dirty_low_percent;
 	const char *past; /* letters; "": just formatted */
+	bool zero_fails;  /* the backing store says that it can punch, and cannot */
 };
 
 extern const struct tiny_shape tiny_shapes[];
@@ -34,13 +37,14 @@ extern const u32 tiny_nr_shapes;
 
 /*
  * Letters: 0 1 2 write block 0, block 1, block 2; b write blocks 0 and 1; s write one sector of block 0, another
- * one each time. With FUA: ) ! B S (capitals, as on a keyboard). f flush; r read all; d drain; c close and
- * open again.
+ * one each time; z zero all but the last block of the volume. With FUA: ) ! B S Z (capitals, as on a keyboard).
+ * t trim blocks 0 and 1; f flush; r read all; d drain; c close and open again.
  */
 const char *tiny_letter_text(char letter);
 
 struct tiny_write {
 	u32 first, nr; /* sectors */
+	bool zero;
 };
 
 struct tiny {
