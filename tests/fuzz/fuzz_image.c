@@ -17,8 +17,10 @@
  *	- the first write of an opening is the superblock (I1)
  *	- a backing store is written only where some decodable header or summary names the block, or
  *	  the client wrote; and each sector of it is what such an entry's block on the SSD
- *	  holds (its crc being right), or what was there already
- *	- what the client wrote and flushed, and what was read of dirty blocks, is there ever after
+ *	  holds (its crc being right), or what was there already; or zeros, where an entry zeroes that block or the
+ *	  client did, and only there it is told to zero
+ *	- what the client wrote or zeroed and flushed, and what was read of dirty blocks and pending ranges, is there
+ *	  ever after
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -30,6 +32,7 @@
 #define STEPS_MAX 1000000u
 #define MODEL_BLOCKS 64u /* of a volume */
 #define CHUNK_BLOCKS 8u
+#define ZEROS_MAX (20 * LC_BLOCK)
 #define NAMED_MAX (STORE_BLOCKS_MAX * LC_ENTRIES_MAX)
 
 int LLVMFuzzerInitialize(int *argc, char ***argv);
@@ -51,6 +54,7 @@ struct model {
 	u8 *data; /* MODEL_BLOCKS blocks */
 	bool known[MODEL_BLOCKS * LC_SECTORS_PER_BLOCK];
 	bool written[MODEL_BLOCKS]; /* by the client, maybe in vain */
+	bool zeroed[MODEL_BLOCKS];  /* by an entry of some structure */
 	u32 named[MODEL_BLOCKS];    /* list of struct named: index + 1 */
 };
 
@@ -65,6 +69,7 @@ static struct {
 	int open_error, close_error;
 	bool closed;
 	u8 *buf; /* CHUNK_BLOCKS blocks */
+	u8 zeros[ZEROS_MAX];
 	u64 rng;
 	unsigned order[IMAGE_VOLUMES]; /* volume of the cache -> backing store */
 	unsigned nr_volumes;
@@ -86,9 +91,29 @@ static bool sector_named(const struct model *m, u64 block, u32 sector, const u8 
 	return false;
 }
 
+static bool all_zeros(const u8 *p, u32 len)
+{
+	return !p[0] && !memcmp(p, p + 1, len - 1);
+}
+
+static void judge_zero(const struct fuzz_store *s, u32 len_bytes, u64 offset_bytes)
+{
+	const struct model *m = &models[s->volume];
+
+	for (u64 b = offset_bytes / LC_BLOCK; b * LC_BLOCK < offset_bytes + len_bytes; b++)
+		fuzz_check(b < MODEL_BLOCKS && (m->written[b] || m->zeroed[b]),
+			   "life %u: backing store %u, block %llu is zeroed, which nobody asked for",
+			   run.life, s->volume, (unsigned long long)b);
+}
+
 static void judge_backing(struct fuzz_store *s, const u8 *buf, u32 len_bytes, u64 offset_bytes)
 {
 	struct model *m = &models[s->volume];
+
+	if (!buf) {
+		judge_zero(s, len_bytes, offset_bytes);
+		return;
+	}
 
 	for (u32 at = 0; at < len_bytes; at += LC_SECTOR) {
 		u64 to = offset_bytes + at, block = to / LC_BLOCK;
@@ -98,10 +123,12 @@ static void judge_backing(struct fuzz_store *s, const u8 *buf, u32 len_bytes, u6
 			break; /* dropped */
 		if (s->store.size_bytes - to < len)
 			len = s->store.size_bytes - to;
-		fuzz_check(block < MODEL_BLOCKS && (m->written[block] || m->named[block]),
+		fuzz_check(block < MODEL_BLOCKS &&
+				   (m->written[block] || m->named[block] || m->zeroed[block]),
 			   "life %u: backing store %u, block %llu is written, which nothing names",
 			   run.life, s->volume, (unsigned long long)block);
 		fuzz_check(m->written[block] || !memcmp(s->data + to, buf + at, len) ||
+				   (m->zeroed[block] && all_zeros(buf + at, len)) ||
 				   sector_named(m, block, sector, buf + at, len),
 			   "life %u: backing store %u, block %llu, sector %u is written with what no "
 			   "entry of it holds",
@@ -116,10 +143,24 @@ static void judge_forbid(struct fuzz_store *s, const u8 *buf, u32 len_bytes, u64
 		 len_bytes, (unsigned long long)offset_bytes, s->volume);
 }
 
+static void name_zeros(u64 key, u32 nr)
+{
+	for (unsigned i = 0; i < run.nr_volumes; i++)
+		for (u64 b = lc_key_block(key);
+		     lc_cache_volume(run.cache, i)->id == lc_key_volume(key) &&
+		     b < lc_key_block(key) + nr && b < MODEL_BLOCKS;
+		     b++)
+			models[run.order[i]].zeroed[b] = true;
+}
+
 static void name(u64 key, u32 crc, u32 slot)
 {
 	if (slot >= STORE_BLOCKS_MAX || nr_named == NAMED_MAX)
 		return;
+	if (lc_key_zeroes(key)) {
+		name_zeros(key, crc);
+		return;
+	}
 	for (unsigned i = 0; i < run.nr_volumes; i++) {
 		struct model *m = &models[run.order[i]];
 
@@ -141,8 +182,10 @@ static void name_all(void)
 	struct lc_record_info info;
 
 	nr_named = 0;
-	for (unsigned i = 0; i < IMAGE_VOLUMES; i++)
+	for (unsigned i = 0; i < IMAGE_VOLUMES; i++) {
 		memset(models[i].named, 0, sizeof models[i].named);
+		memset(models[i].zeroed, 0, sizeof models[i].zeroed);
+	}
 	for (u32 b = 0; b < run.template->ssd_bytes / LC_BLOCK; b++) {
 		const u8 *block = world_original(&ssd, b);
 
@@ -217,7 +260,7 @@ static void read_sectors(unsigned i, u64 offset_bytes, u32 len_bytes)
 	}
 }
 
-/* Is the block dirty in the index? */
+/* Is the block dirty in the index, or in a pending range? */
 static bool is_dirty(unsigned i, u64 block)
 {
 	struct lc_volume *v = lc_cache_volume(run.cache, i);
@@ -227,7 +270,8 @@ static bool is_dirty(unsigned i, u64 block)
 
 	lc_mutex_lock(&v->core->lock);
 	slot = lc_index_find(ix, v->id, block);
-	dirty = slot && lc_index_slot(ix, slot)->key & LC_SLOT_DIRTY;
+	dirty = (slot && lc_index_slot(ix, slot)->key & LC_SLOT_DIRTY) ||
+		lc_zeros_cover(&v->core->ring.zeros, lc_place(v->id, block));
 	lc_mutex_unlock(&v->core->lock);
 	return dirty;
 }
@@ -306,6 +350,45 @@ static void write_some(void)
 	}
 }
 
+/* Zero or trim something. */
+static void zero_some(void)
+{
+	static const u32 lens[] = {20 * LC_BLOCK, 16 * LC_BLOCK, LC_BLOCK, 700, 18 * LC_BLOCK + 9};
+	static const unsigned flags[] = {0, LC_FUA, LC_MAY_TRIM, LC_FAST_ONLY};
+
+	for (unsigned k = 0; k < 8; k++) {
+		u64 r = layout_random(&run.rng);
+		unsigned i = r % 4 ? 0 : run.nr_volumes - 1;
+		struct lc_volume *v = lc_cache_volume(run.cache, i);
+		u32 len = lens[(r >> 8) % (sizeof lens / sizeof *lens)];
+		u64 offset = (r >> 16) % (lc_volume_size_bytes(v) - len);
+		u64 end = (offset + len) / LC_BLOCK * LC_BLOCK;
+		bool trim = r >> 60 < 5;
+		int ret;
+
+		if (r >> 40 & 1)
+			offset -= offset % LC_BLOCK;
+		if (trim) { /* whole blocks alone; nothing, if no space would come back */
+			offset = (offset + LC_BLOCK - 1) / LC_BLOCK * LC_BLOCK;
+			len = end > offset && lc_volume_can_trim(v) ? end - offset : 0;
+		}
+		if (!len)
+			continue;
+		forget(&models[run.order[i]], offset, len);
+		ret = trim ? lc_trim(v, len, offset, r >> 50 & LC_FUA) :
+			     lc_zero(v, len, offset, flags[r >> 52 & 3]);
+		if (ret == -EOPNOTSUPP && !trim && flags[r >> 52 & 3] == LC_FAST_ONLY)
+			continue;
+		fuzz_check(!ret || ret == -EIO || (ret == -ENOSPC && lost_is_full()),
+			   "life %u: %s answers %d", run.life, trim ? "a trim" : "zeros", ret);
+		fuzz_check(!ret || len % LC_BLOCK || offset % LC_BLOCK || lost_is_full(),
+			   "life %u: %s of whole blocks answers %d", run.life,
+			   trim ? "a trim" : "zeros", ret);
+		if (!ret)
+			learn(&models[run.order[i]], run.zeros, offset, len);
+	}
+}
+
 /* After a drain the backing stores hold all that is known. */
 static void compare_backing(void)
 {
@@ -349,6 +432,8 @@ static void live(u8 how)
 		sim_sleep(3 * LC_NS_PER_S);
 	if (!(how & LIFE_NO_WRITES))
 		write_some();
+	if (!(how & LIFE_NO_WRITES) && run.head.disk & DISK_ZEROES)
+		zero_some();
 	ret = lc_flush(lc_cache_volume(run.cache, 0));
 	fuzz_check(!ret, "life %u: flush: %d", run.life, ret);
 	read_all();

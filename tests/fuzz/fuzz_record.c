@@ -18,11 +18,25 @@ int LLVMFuzzerTestOneInput(const u8 *data, size_t n);
 size_t LLVMFuzzerCustomMutator(u8 *data, size_t n, size_t max, unsigned seed);
 size_t LLVMFuzzerMutate(u8 *data, size_t n, size_t max);
 
+static bool data_ok(u64 key)
+{
+	return lc_key_type(key) == LC_ENTRY_DATA && lc_key_mask(key);
+}
+
+static bool zero_ok(const struct lc_slot *s)
+{
+	u8 type = lc_key_type(s->key);
+
+	return (type == LC_ENTRY_ZERO || type == LC_ENTRY_TRIM) &&
+	       lc_key_mask(s->key) == LC_MASK_FULL && s->crc >= 1 && s->crc <= LC_ZERO_BLOCKS_MAX &&
+	       lc_key_block(s->key) + s->crc - 1 < LC_BLOCK_NR_MAX;
+}
+
 static void check_entries(const struct lc_slot *a, const struct lc_slot *b, u32 nr)
 {
 	for (u32 i = 0; i < nr; i++) {
-		fuzz_check(lc_key_type(a[i].key) == LC_ENTRY_DATA && lc_key_mask(a[i].key) &&
-				   lc_key_volume(a[i].key) && !(a[i].key & LC_KEY_FLAGS),
+		fuzz_check((data_ok(a[i].key) || zero_ok(&a[i])) && lc_key_volume(a[i].key) &&
+				   !(a[i].key & LC_KEY_FLAGS),
 			   "entry %u has a key that nobody could have written", i);
 		fuzz_check(a[i].key == b[i].key && a[i].crc == b[i].crc,
 			   "entry %u does not survive", i);

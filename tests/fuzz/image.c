@@ -15,6 +15,7 @@
  * What the engine does to make a template, one letter each:
  *
  *	w a block	W seven blocks	p one sector	b a block of "b"
+ *	z zeros in 20 blocks	t a trim of 6	y zeros in 17 blocks of "b"
  *	f flush		d drain
  *	c close, open again		x crash, open again
  *	r crash, a data block rots, open again
@@ -45,6 +46,14 @@ static struct image_template templates[IMAGE_NR_TEMPLATES] = {
 	 .segment_blocks = 8,
 	 .nr_segments = 8,
 	 .lives = "wfpfwfxwfbfxWfxpfwfdxwfpfxwfwf"},
+	{.what = "zeros",
+	 .segment_blocks = 8,
+	 .nr_segments = 8,
+	 .lives = "WfzfwdWtfwfybfdzwfpftwfzwfyftf"},
+	{.what = "lapped zeros",
+	 .segment_blocks = 16,
+	 .nr_segments = 5,
+	 .lives = "wfzfwftfbfyfdwfwfzfpfdtfwfwfWfzwfxzfwftfpfyfrzfwf"},
 };
 
 static struct fuzz_store *ssd, *backing;
@@ -75,6 +84,17 @@ static void make_write(struct lc_cache *c, unsigned volume, u32 len_bytes)
 	memset(making.buf, (int)(r >> 48), len_bytes);
 	fuzz_check(!lc_write(lc_cache_volume(c, volume), making.buf, len_bytes, offset, 0),
 		   "a write fails while the templates are made");
+}
+
+static void make_zeros(struct lc_cache *c, unsigned volume, u32 blocks, bool trim)
+{
+	u64 all = image_backing_bytes(volume) / LC_BLOCK;
+	u64 offset = layout_random(&making.rng) % (all - blocks) * LC_BLOCK;
+	struct lc_volume *v = lc_cache_volume(c, volume);
+	int ret = trim ? lc_trim(v, (u64)blocks * LC_BLOCK, offset, 0) :
+			 lc_zero(v, (u64)blocks * LC_BLOCK, offset, 0);
+
+	fuzz_check(!ret, "zeros fail while the templates are made");
 }
 
 static void make_life(void *arg)
@@ -110,6 +130,15 @@ static void make_life(void *arg)
 			break;
 		case 'b':
 			make_write(c, 1, LC_BLOCK);
+			break;
+		case 'z':
+			make_zeros(c, 0, 20, false);
+			break;
+		case 't':
+			make_zeros(c, 0, 6, true);
+			break;
+		case 'y':
+			make_zeros(c, 1, 17, false);
 			break;
 		case 'f':
 			ret = lc_flush(lc_cache_volume(c, 0));
@@ -224,7 +253,8 @@ static u32 named_block(const struct image_template *t, u8 kind, u32 place, u32 p
 
 static void set_data_crc(u8 *block, u32 entry_at, u32 data_block, u32 end_block)
 {
-	if (data_block < end_block)
+	/* Where an entry zeroes a range the crc's place has its length. */
+	if (data_block < end_block && !lc_key_zeroes(layout_get(block, (struct field){entry_at, 8})))
 		layout_put(block, (struct field){entry_at + 8, 4},
 			   lc_crc32c(ssd->data + (size_t)data_block * LC_BLOCK, LC_BLOCK));
 }
@@ -331,8 +361,33 @@ static void forge_record(const struct image_template *t, const struct image_step
 		entries[i].crc = b < t->ssd_bytes / LC_BLOCK ?
 					 lc_crc32c(ssd->data + (size_t)b * LC_BLOCK, LC_BLOCK) :
 					 0;
+		/* One of several entries zeroes a range, if that is what the step says. */
+		if (lc_key_zeroes(s->value >> 24 & LC_KEY_TYPE) && i % 4 == 0) {
+			entries[i].key &= ~LC_KEY_TYPE;
+			entries[i].key |= s->value >> 24 & LC_KEY_TYPE;
+			entries[i].crc = s->aux;
+		}
 	}
 	lc_record_encode(world_block(ssd, first + position), &info, entries);
+}
+
+/*
+ * An entry of a record becomes one that zeroes a range, from where it is, or from another block, on. In a summary
+ * the same happens to an entry of that number.
+ */
+static void make_zero(u8 *block, const struct image_step *s)
+{
+	bool summary = layout_kind(block) == KIND_SUMMARY;
+	u32 max = layout_get(block, summary ? (struct field){68, 4} : (struct field){76, 4});
+	u32 number = max ? s->field % (max < 16 ? max : 16) : 0;
+	struct field key = {(summary ? 640 : 256) + 12 * number, 8}, len = {key.at + 8, 4};
+	u64 was = layout_get(block, key);
+
+	layout_put(block, key,
+		   lc_key(s->mode & 4 ? s->mode >> 3 : lc_key_volume(was),
+			  s->mode & 2 ? s->aux : lc_key_block(was), LC_MASK_FULL,
+			  s->mode & 1 ? LC_ENTRY_TRIM : LC_ENTRY_ZERO));
+	layout_put(block, len, s->value);
 }
 
 /* Of all records in the place that follow one another, with or without a chain. */
@@ -480,6 +535,9 @@ static size_t take(const struct image_template *t, const struct image_step *s, c
 			used = n;
 		overlay(block, s->aux % LC_BLOCK, rest, used);
 		break;
+	case IMAGE_ZERO:
+		make_zero(block, s);
+		break;
 	case IMAGE_LOST:
 		if (s->kind % IMAGE_NR_KINDS != KIND_LOST)
 			break;
@@ -514,9 +572,13 @@ const struct image_template *image_build(const u8 *data, size_t n, struct image_
 	t = &templates[head->template % IMAGE_NR_TEMPLATES];
 
 	world_store_reset(ssd, t->ssd, t->ssd_bytes, LC_SECTOR);
-	for (unsigned i = 0; i < IMAGE_VOLUMES; i++)
+	for (unsigned i = 0; i < IMAGE_VOLUMES; i++) {
 		world_store_reset(&backing[i], t->backing[i], resized(i, head->specs),
 				  head->specs & SPEC_4K ? LC_BLOCK : LC_SECTOR);
+		backing[i].store.can_zero = !(head->disk & DISK_SLOW_ZERO);
+		backing[i].store.can_punch = !(head->disk & DISK_NO_PUNCH);
+		backing[i].zero_error = head->disk & DISK_ZERO_FAILS ? -EIO : 0;
+	}
 	for (unsigned i = 0; i < IMAGE_STEPS_MAX && n >= sizeof step; i++) {
 		size_t used;
 

@@ -35,6 +35,12 @@
 #define SPEC_SWAPPED 16u  /* "b" is given first */
 #define SPEC_NEW 32u	  /* "b" is called "new" */
 
+/* image_head.disk */
+#define DISK_SLOW_ZERO 1u  /* the backing stores zero no faster than they write, */
+#define DISK_NO_PUNCH 2u   /* they give no space back, */
+#define DISK_ZERO_FAILS 4u /* and zeroing fails */
+#define DISK_ZEROES 8u	   /* the clients zero and trim */
+
 /* image_head.life */
 #define LIFE_NO_DRAIN 1u
 #define LIFE_NO_WRITEBACK 2u
@@ -53,7 +59,7 @@ struct image_head {
 	u8 seed;	  /* of the scheduler */
 	u8 unreadable;	  /* place of the ring with a block that cannot be read; 0: none */
 	u8 unreadable_at; /* position in it */
-	u8 reserved;
+	u8 disk;
 };
 
 enum image_op {
@@ -74,6 +80,7 @@ enum image_op {
 	IMAGE_FIX,	  /* make checksums right now: what comes after tears them again */
 	IMAGE_OVERLAY,	  /* the next 1 + mode % 16 steps lie over the block from byte aux on */
 	IMAGE_LOST,	  /* a page of lost blocks: aux of volume `field`, from value on */
+	IMAGE_ZERO,	  /* entry `field` of a record zeroes value blocks; see make_zero */
 	IMAGE_NR_OPS
 };
 
@@ -106,7 +113,7 @@ struct image_template {
 	u8 *ssd, *backing[IMAGE_VOLUMES]; /* STORE_BLOCKS_MAX blocks each */
 };
 
-#define IMAGE_NR_TEMPLATES 8u
+#define IMAGE_NR_TEMPLATES 10u
 
 /*
  * Let the engine write all templates. SSD and BACKING are the stores that it uses for that, and

@@ -88,28 +88,48 @@ static void save_images(unsigned number)
 		const char *name;
 		u8 fix, life;
 		struct image_step step;
+		u8 disk;
 	} damages[] = {
-		{"tail", FIX_BLOCKS, 0, {IMAGE_ADD, KIND_BOTH_SB, 0, 0, 12, 0, 0, 1}},
-		{"durable", FIX_BLOCKS, LIFE_ABANDON, {IMAGE_ADD, KIND_BOTH_SB, 0, 0, 14, 0, 0, 1}},
-		{"one-superblock", 0, 0, {IMAGE_ERASE, KIND_SB, 0, 0, 0, 0, 0, 0}},
-		{"swap", FIX_BLOCKS, 0, {IMAGE_SWAP, 0, 0, 1, 0, 0, 0, 0}},
-		{"copy", FIX_BLOCKS, 0, {IMAGE_COPY, 0, 1, 2, 0, 0, 0, 0}},
-		{"erase", FIX_BLOCKS, 0, {IMAGE_ERASE, 0, 2, 0, 0, 0, 0, 0}},
-		{"lap", FIX_BLOCKS, LIFE_MANY_WRITES, {IMAGE_LAP, 0, 3, 0, 0, 0, 0, 8}},
-		{"epoch", FIX_BLOCKS, 0, {IMAGE_ALL, 0, 1, 0, 2, 0, 0, 1}},
-		{"rot", 0, LIFE_IDLE, {IMAGE_FLIP, KIND_BLOCK, 1, 1, 0, 0, 99, 0}},
-		{"rot-header", 0, 0, {IMAGE_FLIP, KIND_HEADER, 1, 1, 0, 0, 99, 0}},
-		{"record", FIX_BLOCKS, 0, {IMAGE_RECORD, 0, 4, 0, 3, 0, 5, 20}},
-		{"record-in-chain", FIX_BLOCKS, 0, {IMAGE_RECORD, 0, 2, 3, 1, 0, 5, 30}},
-		{"summary", FIX_BLOCKS, 0, {IMAGE_SUMMARY, 0, 1, 0, 0, 0, 0, 0}},
-		{"data", FIX_BLOCKS | FIX_DATA, 0, {IMAGE_RAW, KIND_BLOCK, 2, 2, 0, 0, 512, 12345}},
-		{"lost", FIX_BLOCKS, LIFE_MANY_WRITES, {IMAGE_LOST, KIND_LOST, 0, 0, 1, 0, 20, 5}},
-		{"from-seq", FIX_BLOCKS, 0, {IMAGE_SET, KIND_VOLUMES, 0, 0, 4, 0, 0, 9}},
+		{"tail", FIX_BLOCKS, 0, {IMAGE_ADD, KIND_BOTH_SB, 0, 0, 12, 0, 0, 1}, 0},
+		{"durable", FIX_BLOCKS, LIFE_ABANDON, {IMAGE_ADD, KIND_BOTH_SB, 0, 0, 14, 0, 0, 1}, 0},
+		{"one-superblock", 0, 0, {IMAGE_ERASE, KIND_SB, 0, 0, 0, 0, 0, 0}, 0},
+		{"swap", FIX_BLOCKS, 0, {IMAGE_SWAP, 0, 0, 1, 0, 0, 0, 0}, 0},
+		{"copy", FIX_BLOCKS, 0, {IMAGE_COPY, 0, 1, 2, 0, 0, 0, 0}, 0},
+		{"erase", FIX_BLOCKS, 0, {IMAGE_ERASE, 0, 2, 0, 0, 0, 0, 0}, 0},
+		{"lap", FIX_BLOCKS, LIFE_MANY_WRITES, {IMAGE_LAP, 0, 3, 0, 0, 0, 0, 8}, 0},
+		{"epoch", FIX_BLOCKS, 0, {IMAGE_ALL, 0, 1, 0, 2, 0, 0, 1}, 0},
+		{"rot", 0, LIFE_IDLE, {IMAGE_FLIP, KIND_BLOCK, 1, 1, 0, 0, 99, 0}, 0},
+		{"rot-header", 0, 0, {IMAGE_FLIP, KIND_HEADER, 1, 1, 0, 0, 99, 0}, 0},
+		{"record", FIX_BLOCKS, 0, {IMAGE_RECORD, 0, 4, 0, 3, 0, 5, 20}, 0},
+		{"record-in-chain", FIX_BLOCKS, 0, {IMAGE_RECORD, 0, 2, 3, 1, 0, 5, 30}, 0},
+		{"summary", FIX_BLOCKS, 0, {IMAGE_SUMMARY, 0, 1, 0, 0, 0, 0, 0}, 0},
+		{"data", FIX_BLOCKS | FIX_DATA, 0, {IMAGE_RAW, KIND_BLOCK, 2, 2, 0, 0, 512, 12345}, 0},
+		{"lost", FIX_BLOCKS, LIFE_MANY_WRITES, {IMAGE_LOST, KIND_LOST, 0, 0, 1, 0, 20, 5}, 0},
+		{"from-seq", FIX_BLOCKS, 0, {IMAGE_SET, KIND_VOLUMES, 0, 0, 4, 0, 0, 9}, 0},
+		{"zero", FIX_BLOCKS, 0, {IMAGE_ZERO, KIND_HEADER, 1, 0, 0, 0, 0, 9}, DISK_ZEROES},
+		{"trim", FIX_BLOCKS, LIFE_IDLE, {IMAGE_ZERO, KIND_HEADER, 2, 0, 0, 1, 0, 5}, DISK_SLOW_ZERO},
+		{"zero-beyond", FIX_BLOCKS, 0, {IMAGE_ZERO, KIND_HEADER, 1, 0, 0, 2, 50, 30}, 0},
+		{"zero-in-summary",
+		 FIX_BLOCKS,
+		 0,
+		 {IMAGE_ZERO, KIND_LAST, 1, 0, 1, 0, 0, 3},
+		 DISK_ZERO_FAILS},
+		{"zero-record",
+		 FIX_BLOCKS,
+		 LIFE_MANY_WRITES,
+		 {IMAGE_RECORD, 0, 2, 3, 4, 0, 7, 0x02000003},
+		 DISK_ZEROES | DISK_NO_PUNCH},
 	};
 	char name[64];
 
 	snprintf(name, sizeof name, "template%u", number);
 	save_image(name, plain, (struct image_step){0});
+	snprintf(name, sizeof name, "template%u-zeroes", number);
+	save_image(name,
+		   (struct image_head){.template = number,
+				       .disk = DISK_ZEROES | (number & 7),
+				       .life = number & 1 ? LIFE_IDLE : 0},
+		   (struct image_step){0});
 	snprintf(name, sizeof name, "template%u-unreadable", number);
 	save_image(name,
 		   (struct image_head){.template = number,
@@ -127,6 +147,7 @@ static void save_images(unsigned number)
 		head.fix &= damages[i].fix | FIX_SAMPLES;
 		head.fix |= damages[i].fix;
 		head.life = damages[i].life;
+		head.disk = damages[i].disk;
 		snprintf(name, sizeof name, "template%u-%s", number, damages[i].name);
 		save_image(name, head, damages[i].step);
 	}

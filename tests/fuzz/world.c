@@ -73,13 +73,9 @@ static int do_read(struct fuzz_store *s, void *buf, u32 len_bytes, u64 offset_by
 	return 0;
 }
 
-static int do_write(struct fuzz_store *s, const void *buf, u32 len_bytes, u64 offset_bytes)
+/* The blocks of a range are about to change. */
+static void before_change(struct fuzz_store *s, u32 len_bytes, u64 offset_bytes)
 {
-	u64 end = s->store.size_bytes, left;
-
-	check(s, buf, len_bytes, offset_bytes);
-	if (s->judge)
-		s->judge(s, buf, len_bytes, offset_bytes);
 	if (!s->nr_writes++)
 		s->first_write_bytes = offset_bytes;
 	for (u64 b = offset_bytes / LC_BLOCK; b <= (offset_bytes + len_bytes - 1) / LC_BLOCK; b++) {
@@ -90,6 +86,16 @@ static int do_write(struct fuzz_store *s, const void *buf, u32 len_bytes, u64 of
 		s->saved[b] = true;
 		memcpy(s->original + b * LC_BLOCK, s->data + b * LC_BLOCK, LC_BLOCK);
 	}
+}
+
+static int do_write(struct fuzz_store *s, const void *buf, u32 len_bytes, u64 offset_bytes)
+{
+	u64 end = s->store.size_bytes, left;
+
+	check(s, buf, len_bytes, offset_bytes);
+	if (s->judge)
+		s->judge(s, buf, len_bytes, offset_bytes);
+	before_change(s, len_bytes, offset_bytes);
 	left = offset_bytes < end ? end - offset_bytes : 0;
 	memcpy(s->data + offset_bytes, buf, left < len_bytes ? left : len_bytes);
 	return 0;
@@ -107,6 +113,29 @@ static int sync_write(struct lc_store *s, const void *buf, u32 len_bytes, u64 of
 	sim_assert_unlocked("lc_store_write");
 	sim_point();
 	return do_write(store_of(s), buf, len_bytes, offset_bytes);
+}
+
+static int sync_zero(struct lc_store *ls, u64 len_bytes, u64 offset_bytes, bool punch)
+{
+	struct fuzz_store *s = store_of(ls);
+	u64 end = s->store.size_bytes;
+
+	sim_assert_unlocked("lc_store_zero");
+	sim_point();
+	fuzz_check(len_bytes > 0 && offset_bytes < end && len_bytes <= end - offset_bytes &&
+			   offset_bytes % LC_BLOCK == 0 &&
+			   (len_bytes % LC_BLOCK == 0 || offset_bytes + len_bytes == end),
+		   "%s: zero of %llu bytes at %llu, the end is at %llu", ls->name,
+		   (unsigned long long)len_bytes, (unsigned long long)offset_bytes,
+		   (unsigned long long)end);
+	fuzz_check(!punch || ls->can_punch, "%s: it cannot give space back", ls->name);
+	if (s->zero_error)
+		return s->zero_error;
+	if (s->judge)
+		s->judge(s, NULL, len_bytes, offset_bytes);
+	before_change(s, len_bytes, offset_bytes);
+	memset(s->data + offset_bytes, 0, len_bytes);
+	return 0;
 }
 
 static int sync_flush(struct lc_store *s)
@@ -230,6 +259,7 @@ void world_store_create(struct fuzz_store *s, const char *name)
 		.read = sync_read,
 		.write = sync_write,
 		.flush = sync_flush,
+		.zero = sync_zero,
 		.queue_open = queue_open,
 		.close = store_close,
 	};
@@ -253,6 +283,8 @@ void world_store_reset(struct fuzz_store *s, const u8 *template, u64 size_bytes,
 	memset(s->unreadable, 0, sizeof s->unreadable);
 	s->store.size_bytes = size_bytes;
 	s->store.block_bytes = block_bytes;
+	s->store.can_zero = s->store.can_punch = true;
+	s->zero_error = 0;
 	s->judge = NULL;
 	world_store_mark(s);
 }

@@ -28,7 +28,8 @@ struct fuzz_store {
 	bool unreadable[STORE_BLOCKS_MAX]; /* until it is written */
 	u32 nr_writes;
 	u64 first_write_bytes; /* offset of the first one */
-	/* Judges a write before it is done; NULL: nobody does. */
+	int zero_error;	       /* of every zero(); then it changes nothing */
+	/* Judges a write, or (BUF NULL) zeroing, before it is done; NULL: nobody does. */
 	void (*judge)(struct fuzz_store *s, const u8 *buf, u32 len_bytes, u64 offset_bytes);
 	u8 volume; /* the judge's: whose backing store it is */
 };

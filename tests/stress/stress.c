@@ -5,16 +5,17 @@
  *	stress [--seconds N] [--dir D] [--seed S]
  *
  * The simulation runs one fiber at a time, so it cannot see two threads touch the same memory without
- * a lock. Here they do run together: on the POSIX runtime and the file store, over two small files
- * in D. A round opens the cache with settings drawn at random, and for about a second
+ * a lock. Here they do run together: on the POSIX runtime and the file store, over three small files
+ * in D: the cache and two volumes. A round opens the cache with settings drawn at random, and for about a second
  *
- *	owners    write, read and compare the pieces of the volume that are theirs alone, whole and
+ *	owners    write, zero, trim, read and compare the pieces of the volumes that are theirs alone, whole and
  *	          unaligned: neighbours in one sector belong to different owners
  *	sharers   write and read the same few sectors, which say who wrote them (below)
  *	others    flush, drain, poll statistics
  *
  * then all is verified, closed, opened, verified again. The cache is so small that the log laps many
- * times in a round. After some rounds everything is drained, the backing store verified by itself, and a
+ * times in a round. After a round that ended with a drain the second volume may be left out. After some rounds
+ * everything is drained, the backing stores verified by themselves, served for a round without a cache, and a
  * cache of another geometry formatted.
  *
  * Shared sectors. The content of a write is its ticket and the sector's number. A reader must find sectors
@@ -43,7 +44,11 @@
 
 #define OWNERS 6u
 #define SHARERS 4u
-/* Bytes of the volume: [0, OWNED) belongs to owners, the rest is shared but for an odd end. */
+#define VOLUMES 2u
+/*
+ * Bytes of a volume: [0, OWNED) belongs to owners, the rest is shared (on the first one) but for an odd
+ * end.
+ */
 #define OWNED_BYTES (3u << 20)
 #define SHARED_SECTORS 512u
 #define SHARED_OFFSET OWNED_BYTES
@@ -57,6 +62,7 @@
 #define PATIENCE_S 120u
 
 struct piece {
+	unsigned volume;
 	u32 offset;
 	u32 len;
 	unsigned owner;
@@ -64,7 +70,7 @@ struct piece {
 
 struct round {
 	struct lc_cache *cache;
-	struct lc_volume *volume;
+	unsigned nr_volumes;
 	u64 end_ns;
 	atomic_bool stop; /* for those who only keep others company */
 };
@@ -80,7 +86,8 @@ struct worker {
 
 static struct piece pieces[PIECES_MAX];
 static unsigned nr_pieces;
-static u8 shadow[OWNED_BYTES]; /* what owners expect; each touches its own pieces */
+static u8 shadow[VOLUMES][OWNED_BYTES]; /* what owners expect; each touches its own pieces */
+static bool drained;			/* nothing is dirty: the second volume may be left out */
 
 /*
  * The clock of the sharers: a number for each event. Of write T: acked[T] is the time when it was known to be
@@ -147,7 +154,7 @@ static void on_alarm(int sig)
 
 /* --- owners --- */
 
-static void cut_pieces(u64 *state)
+static void cut_pieces(u64 *state, unsigned volume)
 {
 	u32 at = 0;
 
@@ -157,29 +164,75 @@ static void cut_pieces(u64 *state)
 
 		if (len > OWNED_BYTES - at)
 			len = OWNED_BYTES - at;
-		pieces[nr_pieces] = (struct piece){at, len, nr_pieces % OWNERS};
+		pieces[nr_pieces] = (struct piece){volume, at, len, nr_pieces % OWNERS};
 		nr_pieces++;
 		at += len;
 	}
 }
 
-static void compare(const u8 *found, u32 offset, u32 len, const char *when)
+static void compare(const u8 *found, unsigned volume, u32 offset, u32 len, const char *when)
 {
+	const u8 *want = shadow[volume] + offset;
+
 	for (u32 i = 0; i < len; i++) {
-		if (found[i] != shadow[offset + i])
-			fail("%s: byte %u is %02x, not %02x (request of %u+%u)", when, offset + i,
-			     found[i], shadow[offset + i], offset, len);
+		if (found[i] != want[i])
+			fail("%s: volume %u, byte %u is %02x, not %02x (request of %u+%u)", when,
+			     volume, offset + i, found[i], want[i], offset, len);
 	}
+}
+
+/* A piece of a volume that is served now. */
+static const struct piece *draw_piece(struct worker *w)
+{
+	const struct piece *p;
+
+	do
+		p = &pieces[below(&w->random, nr_pieces)];
+	while (p->owner != w->number || p->volume >= w->round->nr_volumes);
+	return p;
+}
+
+static void owner_zero(struct worker *w, const struct piece *p, u32 offset, u32 len)
+{
+	static const unsigned flags[] = {0, 0, LC_MAY_TRIM, LC_FUA, LC_FUA | LC_MAY_TRIM};
+
+	must(lc_zero(lc_cache_volume(w->round->cache, p->volume), len, offset,
+		     flags[below(&w->random, 5)]),
+	     "zero");
+	memset(shadow[p->volume] + offset, 0, len);
+}
+
+static void owner_trim(struct worker *w, const struct piece *p, u32 offset, u32 len)
+{
+	struct lc_volume *v = lc_cache_volume(w->round->cache, p->volume);
+	u32 first = (offset + LC_BLOCK - 1) / LC_BLOCK * LC_BLOCK;
+	u32 end = (offset + len) / LC_BLOCK * LC_BLOCK;
+
+	must(lc_trim(v, len, offset, below(&w->random, 8) ? 0 : LC_FUA), "trim");
+	if (lc_volume_can_trim(v) && first < end)
+		memset(shadow[p->volume] + first, 0, end - first);
+}
+
+/* Whatever is called a hole reads as zeros. */
+static void owner_extent(struct worker *w, const struct piece *p, u32 offset, u32 len)
+{
+	struct lc_extent e;
+
+	must(lc_extent(lc_cache_volume(w->round->cache, p->volume), len, offset, &e), "extent");
+	if (!e.len_bytes || e.len_bytes > len)
+		fail("an extent of %llu bytes in %u", (unsigned long long)e.len_bytes, len);
+	for (u32 i = 0; e.hole && i < e.len_bytes; i++)
+		if (shadow[p->volume][offset + i])
+			fail("volume %u: byte %u is %02x, in what is called a hole (%u+%u)",
+			     p->volume, offset + i, shadow[p->volume][offset + i], offset, len);
 }
 
 static void owner_request(struct worker *w)
 {
-	const struct piece *p;
+	const struct piece *p = draw_piece(w);
+	struct lc_volume *v = lc_cache_volume(w->round->cache, p->volume);
 	u32 offset, len;
 
-	do
-		p = &pieces[below(&w->random, nr_pieces)];
-	while (p->owner != w->number);
 	offset = p->offset + below(&w->random, p->len);
 	len = 1 + below(&w->random, p->offset + p->len - offset);
 	/* Where a whole block is in the piece, mostly whole blocks. */
@@ -195,9 +248,23 @@ static void owner_request(struct worker *w)
 			len = (1 + below(&w->random, nr - block)) * LC_BLOCK;
 		}
 	}
-	if (below(&w->random, 3) == 0) {
-		must(lc_read(w->round->volume, w->buf, len, offset), "read");
-		compare(w->buf, offset, len, "an owner reads");
+	switch (below(&w->random, 16)) {
+	case 0 ... 4:
+		must(lc_read(v, w->buf, len, offset), "read");
+		compare(w->buf, p->volume, offset, len, "an owner reads");
+		return;
+	case 5:
+		owner_zero(w, p, offset, len);
+		return;
+	case 6:
+		/* all of it: most large pieces have room for an entry */
+		owner_zero(w, p, p->offset, p->len);
+		return;
+	case 7:
+		owner_trim(w, p, offset, len);
+		return;
+	case 8:
+		owner_extent(w, p, offset, len);
 		return;
 	}
 	for (u32 i = 0; i < len; i += 8) {
@@ -205,9 +272,8 @@ static void owner_request(struct worker *w)
 
 		memcpy(w->buf + i, &r, len - i < 8 ? len - i : 8);
 	}
-	must(lc_write(w->round->volume, w->buf, len, offset, below(&w->random, 32) == 0 ? LC_FUA : 0),
-	     "write");
-	memcpy(shadow + offset, w->buf, len);
+	must(lc_write(v, w->buf, len, offset, below(&w->random, 32) == 0 ? LC_FUA : 0), "write");
+	memcpy(shadow[p->volume] + offset, w->buf, len);
 }
 
 static void *owner_main(void *opaque)
@@ -281,8 +347,8 @@ static void shared_write(struct worker *w, u32 first, u32 nr, u32 ticket)
 	for (u32 i = 0; i < nr; i++)
 		fill_sector(w->buf + i * LC_SECTOR, first + i, ticket);
 	submitted = tick();
-	must(lc_write(w->round->volume, w->buf, nr * LC_SECTOR, SHARED_OFFSET + first * LC_SECTOR,
-		      below(&w->random, 64) == 0 ? LC_FUA : 0),
+	must(lc_write(lc_cache_volume(w->round->cache, 0), w->buf, nr * LC_SECTOR,
+		      SHARED_OFFSET + first * LC_SECTOR, below(&w->random, 64) == 0 ? LC_FUA : 0),
 	     "shared write");
 	done = tick();
 	atomic_store(&acked[ticket], done);
@@ -314,7 +380,7 @@ static void *sharer_main(void *opaque)
 		if (ticket)
 			shared_write(w, first, nr, ticket);
 		else
-			check_shared(w->round->volume, w->buf, first, nr);
+			check_shared(lc_cache_volume(w->round->cache, 0), w->buf, first, nr);
 		w->requests++;
 	}
 	return NULL;
@@ -327,7 +393,9 @@ static void *flusher_main(void *opaque)
 	struct worker *w = opaque;
 
 	while (!atomic_load(&w->round->stop)) {
-		must(lc_flush(lc_cache_volume(w->round->cache, 0)), "flush");
+		must(lc_flush(lc_cache_volume(w->round->cache,
+					      below(&w->random, w->round->nr_volumes))),
+		     "flush");
 		w->requests++;
 		nap(&w->random, 4000);
 	}
@@ -384,17 +452,18 @@ static void *(*const others[])(void *) = {flusher_main, flusher_main, drainer_ma
 
 /* --- a round --- */
 
-static void verify(struct lc_volume *v, const char *when)
+static void verify(const struct round *round, const char *when)
 {
 	static u8 buf[REQUEST_MAX_BYTES];
 
-	for (u32 at = 0; at < OWNED_BYTES; at += sizeof(buf)) {
-		u32 len = OWNED_BYTES - at < sizeof(buf) ? OWNED_BYTES - at : sizeof(buf);
+	for (unsigned i = 0; i < round->nr_volumes; i++)
+		for (u32 at = 0; at < OWNED_BYTES; at += sizeof(buf)) {
+			u32 len = OWNED_BYTES - at < sizeof(buf) ? OWNED_BYTES - at : sizeof(buf);
 
-		must(lc_read(v, buf, len, at), "read");
-		compare(buf, at, len, when);
-	}
-	check_shared(v, buf, 0, SHARED_SECTORS);
+			must(lc_read(lc_cache_volume(round->cache, i), buf, len, at), "read");
+			compare(buf, i, at, len, when);
+		}
+	check_shared(lc_cache_volume(round->cache, 0), buf, 0, SHARED_SECTORS);
 }
 
 static void work(struct round *round, u64 *state)
@@ -440,38 +509,47 @@ static void draw_settings(struct lc_settings *s, u64 *state)
 	s->flush_interval_ms = flush_intervals[below(state, 4)];
 	s->idle_ms = below(state, 2) * 50;
 	s->batch_bytes = below(state, 2) ? 0 : 64u << 10;
+	s->flush_deadline_ms = below(state, 3) ? 0 : 2;
+	s->superblock_interval_ms = below(state, 2) * 20;
+	s->writeback_threshold_percent = below(state, 2) ? 100 : 30;
+	s->dirty_high_percent = 50;
 }
 
-static void open_cache(struct round *round, struct lc_store *ssd, struct lc_store *backing,
-		       const struct lc_settings *settings)
+/* SSD NULL: without a cache. */
+static void open_cache(struct round *round, struct lc_store *ssd, struct lc_store *backing[VOLUMES],
+		       unsigned nr, const struct lc_settings *settings)
 {
-	struct lc_volume_spec spec = {.name = "", .backing = backing};
+	struct lc_volume_spec specs[VOLUMES] = {{"", backing[0]}, {"second", backing[1]}};
 	struct lc_error err;
 
-	if (lc_cache_open(ssd, &spec, 1, settings, &round->cache, &err))
+	if (lc_cache_open(ssd, specs, nr, settings, &round->cache, &err))
 		fail("open: %s", err.text);
-	round->volume = lc_cache_volume(round->cache, 0);
+	round->nr_volumes = nr;
 	if (lc_cache_start(round->cache, &err))
 		fail("start: %s", err.text);
 }
 
-static void run_round(struct lc_store *ssd, struct lc_store *backing, u64 *state)
+static void run_round(struct lc_store *ssd, struct lc_store *backing[VOLUMES], u64 *state)
 {
+	unsigned nr = drained && below(state, 3) == 0 ? 1 : VOLUMES;
 	struct lc_settings settings;
 	struct round round = {0};
 
 	draw_settings(&settings, state);
-	open_cache(&round, ssd, backing, &settings);
-	verify(round.volume, "after opening");
+	open_cache(&round, ssd, backing, nr, &settings);
+	verify(&round, "after opening");
 	work(&round, state);
-	verify(round.volume, "after a round");
+	verify(&round, "after a round");
 	if (below(state, 2))
 		must(lc_flush(lc_cache_volume(round.cache, 0)), "flush");
+	drained = below(state, 2);
+	if (drained)
+		must(lc_cache_drain(round.cache), "drain");
 	must(lc_cache_close(round.cache), "close");
 }
 
-/* Everything to the backing store, which then holds all by itself; then a new cache. */
-static void start_anew(struct lc_store *ssd, struct lc_store *backing, u64 *state)
+/* Everything to the backing stores, which then hold all by themselves; then a new cache. */
+static void start_anew(struct lc_store *ssd, struct lc_store *backing[VOLUMES], u64 *state)
 {
 	struct lc_format_options options = {0};
 	u8 *copy = lc_alloc(OWNED_BYTES);
@@ -484,13 +562,19 @@ static void start_anew(struct lc_store *ssd, struct lc_store *backing, u64 *stat
 	options.segment_bytes = LC_SEGMENT_MIN_BYTES << below(state, 5);
 	lc_settings_init(&settings);
 	if (lc_cache_probe(ssd, &err) == 1) {
-		open_cache(&round, ssd, backing, &settings);
+		open_cache(&round, ssd, backing, VOLUMES, &settings);
 		must(lc_cache_drain(round.cache), "drain");
 		must(lc_cache_close(round.cache), "close");
 	}
-	must(lc_store_read(backing, copy, OWNED_BYTES, 0), "read of the backing store");
-	compare(copy, 0, OWNED_BYTES, "in the drained backing store");
+	for (unsigned i = 0; i < VOLUMES; i++) {
+		must(lc_store_read(backing[i], copy, OWNED_BYTES, 0), "read of the backing store");
+		compare(copy, i, 0, OWNED_BYTES, "in the drained backing store");
+	}
 	lc_free(copy, OWNED_BYTES);
+	drained = true;
+	if (below(state, 3) == 0)
+		run_round(NULL, backing, state);
+	drained = true;
 	if (lc_cache_format(ssd, &options, &err))
 		fail("format: %s", err.text);
 }
@@ -532,8 +616,8 @@ int main(int argc, char **argv)
 		{"seed", required_argument, NULL, 's'},
 		{0},
 	};
-	char ssd_path[4096], backing_path[4096];
-	struct lc_store *ssd, *backing;
+	char ssd_path[4096], backing_paths[VOLUMES][4096];
+	struct lc_store *ssd, *backing[VOLUMES];
 	unsigned rounds = 0;
 	u32 seconds = 10;
 	const char *dir = "/tmp";
@@ -561,10 +645,13 @@ int main(int argc, char **argv)
 	state = seed | 1;
 	signal(SIGALRM, on_alarm);
 	lc_log_hook(quiet);
-	cut_pieces(&state);
+	for (unsigned i = 0; i < VOLUMES; i++)
+		cut_pieces(&state, i);
 	/* Room for 16 of the largest segments that start_anew() takes, and for 256 of the smallest. */
 	ssd = create(dir, "ssd", (1u << 20) + (2u << 20), ssd_path, sizeof(ssd_path));
-	backing = create(dir, "backing", VOLUME_BYTES, backing_path, sizeof(backing_path));
+	for (unsigned i = 0; i < VOLUMES; i++)
+		backing[i] = create(dir, i ? "second" : "backing", VOLUME_BYTES, backing_paths[i],
+				    sizeof(backing_paths[i]));
 
 	end_ns = lc_now_ns() + seconds * LC_NS_PER_S;
 	while (lc_now_ns() < end_ns) {
@@ -577,9 +664,11 @@ int main(int argc, char **argv)
 	alarm(PATIENCE_S);
 	start_anew(ssd, backing, &state);
 	lc_store_close(ssd);
-	lc_store_close(backing);
 	unlink(ssd_path);
-	unlink(backing_path);
+	for (unsigned i = 0; i < VOLUMES; i++) {
+		lc_store_close(backing[i]);
+		unlink(backing_paths[i]);
+	}
 	printf("stress: %u rounds, %llu requests, seed %llu\n", rounds,
 	       (unsigned long long)atomic_load(&total_requests), seed);
 	return 0;
