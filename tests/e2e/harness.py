@@ -12,8 +12,11 @@ import re
 import signal
 import subprocess
 import time
+import urllib.parse
 
 import nbd
+
+HERE = os.path.dirname(os.path.abspath(__file__))
 
 # The runner sets these.
 MODULE = None  # path of logcache.so
@@ -56,13 +59,13 @@ class Server:
 
     START_TIMEOUT_S = 60
 
-    def __init__(self, folder, index, parameters, options=()):
+    def __init__(self, folder, index, parameters, options=(), launcher=()):
         self.socket = os.path.join(folder, f"nbd{index}.sock")
         self.log_path = os.path.join(folder, f"nbd{index}.log")
         self._pidfile = os.path.join(folder, f"nbd{index}.pid")
         self._log = open(self.log_path, "w+b")
         self.process = subprocess.Popen(
-            ["nbdkit", "-f", "--exit-with-parent", "-U", self.socket, "-P", self._pidfile,
+            [*launcher, "nbdkit", "-f", "--exit-with-parent", "-U", self.socket, "-P", self._pidfile,
              *options, MODULE, *parameters],
             stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log, env=ENVIRONMENT)
 
@@ -77,16 +80,21 @@ class Server:
             time.sleep(0.005)
         return self
 
-    def connect(self):
+    def connect(self, export=""):
         h = nbd.NBD()
         # The server has to do right also by clients that ignore its size hints.
         h.set_strict_mode(h.get_strict_mode() & ~nbd.STRICT_ALIGN)
+        h.set_export_name(export)
+        h.add_meta_context("base:allocation")
         h.connect_unix(self.socket)
         return h
 
+    def uri_of(self, export):
+        return f"nbd+unix:///{urllib.parse.quote(export, safe='')}?socket={self.socket}"
+
     @property
     def uri(self):
-        return f"nbd+unix:///?socket={self.socket}"
+        return self.uri_of("")
 
     def kill(self):
         """kill -9: what was in its memory is gone."""
@@ -105,7 +113,7 @@ class Server:
     def wait_stopped(self, timeout_s=120):
         if ENVIRONMENT:
             # With a preloaded sanitizer, libraries of nbdkit hang in their destructors.
-            self.wait_log("cache .* closed|could not close cache", timeout_s)
+            self.wait_log("cache .* closed|backing stores closed|could not (close cache|flush)", timeout_s)
             self.kill()
             return
         try:
@@ -137,6 +145,16 @@ class Server:
         self._log.close()
 
 
+def arguments(volumes=(), **parameters):
+    """The command line. Underscores in keys stand for dashes; volumes are pairs (name, backing), "" is
+    the default export and comes first."""
+    args = [f"{key.replace('_', '-')}={value}" for key, value in parameters.items()]
+    for name, backing in volumes:
+        args += [f"volume={name}"] if name else []
+        args += [f"backing={backing}"]
+    return args
+
+
 class Env:
     """A case's folder, random numbers, and servers."""
 
@@ -144,6 +162,7 @@ class Env:
         self.folder = folder
         self.rng = rng
         self.servers = []
+        self._cleanups = []
 
     def path(self, name):
         return os.path.join(self.folder, name)
@@ -156,23 +175,27 @@ class Env:
             f.truncate(size_bytes)
         return self.path(name)
 
-    def launch(self, options=(), **parameters):
-        """A server that may not be ready yet. Underscores in keys stand for dashes."""
-        args = [f"{key.replace('_', '-')}={value}" for key, value in parameters.items()]
-        server = Server(self.folder, len(self.servers), args, options)
+    def at_end(self, function):
+        """To be called when the servers have ended; the last one first."""
+        self._cleanups.append(function)
+
+    def launch(self, options=(), launcher=(), **parameters):
+        """A server that may not be ready yet. PARAMETERS: see arguments(); launcher: put before the
+        command."""
+        server = Server(self.folder, len(self.servers), arguments(**parameters), options, launcher)
         self.servers.append(server)
         return server
 
-    def serve(self, options=(), **parameters):
+    def serve(self, options=(), launcher=(), **parameters):
         """A server that is ready; raises Refused otherwise."""
-        return self.launch(options, **parameters).wait_ready()
+        return self.launch(options, launcher, **parameters).wait_ready()
 
-    def refused(self, *args):
+    def refused(self, *args, launcher=()):
         """Run a server that must refuse to start, and return what it said."""
-        done = subprocess.run(["nbdkit", "-f", "-U", "-", MODULE, *args, "--run", "true"],
+        done = subprocess.run([*launcher, "nbdkit", "-f", "-U", "-", MODULE, *args, "--run", "true"],
                               stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                               stderr=subprocess.STDOUT, timeout=60, check=False, text=True,
-                              env=ENVIRONMENT)
+                              errors="replace", env=ENVIRONMENT)
         assert done.returncode != 0, f"it started: {done.stdout}"
         assert done.returncode == 1, f"it did not refuse, it crashed ({done.returncode}): " \
                                      f"{done.stdout}"
@@ -181,6 +204,8 @@ class Env:
     def stop_all(self):
         for server in self.servers:
             server.release()
+        while self._cleanups:
+            self._cleanups.pop()()
 
     def show_logs(self, out):
         for server in self.servers[-3:]:

@@ -29,14 +29,31 @@ def some_writes(h, rng, volume, nr, largest):
             volume.write(offset, buf)
             h.pwrite(buf, offset, nbd.CMD_FLAG_FUA)
             volume.fua_done(offset, size)
-        elif kind < 0.2:
-            volume.write(offset, bytes(size))
-            h.zero(size, offset)
+        elif kind < 0.24:
+            zero_or_trim(h, rng, volume, size, offset)
         else:
             buf = rng.randbytes(size)
             volume.write(offset, buf)
             h.pwrite(buf, offset)
         volume.next_group()
+
+
+def zero_or_trim(h, rng, volume, size, offset):
+    if rng.random() < 0.3: # more than anybody would write
+        offset = rng.randrange(volume.size_bytes)
+        size = rng.randint(1, volume.size_bytes - offset)
+    if rng.random() < 0.6:
+        fua = rng.random() < 0.2
+        volume.write(offset, bytes(size))
+        h.zero(size, offset, rng.choice((0, nbd.CMD_FLAG_NO_HOLE)) |
+               (nbd.CMD_FLAG_FUA if fua else 0))
+        if fua:
+            volume.fua_done(offset, size)
+        return
+    h.trim(size, offset)
+    # Zeros or what was there, now and after a crash.
+    volume.write(offset, bytes(size))
+    volume.write(offset, read_all(h, offset + size, start=offset))
 
 
 def writes_in_flight(h, rng, volume, largest):
@@ -97,23 +114,23 @@ def rounds_of_kills(env, volume_bytes, cache, seconds, largest, **parameters):
 
 @case()
 def random_kills_small_segments(env):
-    rounds_of_kills(env, 8 * M, 2 * M, pick(1.5, 25), 128 * K, segment_size="8K")
+    rounds_of_kills(env, 8 * M, 2 * M, pick(1, 11), 128 * K, segment_size="8K")
 
 
 @case()
 def random_kills_default_segments(env):
-    rounds_of_kills(env, 24 * M, 10 * M, pick(1.5, 30), 1 * M)
+    rounds_of_kills(env, 24 * M, 10 * M, pick(1, 14), 1 * M)
 
 
 @case(quick=False)
 def random_kills_eager_writeback(env):
-    rounds_of_kills(env, 16 * M, 4 * M, 25, 512 * K, segment_size="32K", dirty_low=0,
+    rounds_of_kills(env, 16 * M, 4 * M, 11, 512 * K, segment_size="32K", dirty_low=0,
                     flush_interval=10)
 
 
 @case(quick=False)
 def random_kills_without_flush_interval(env):
-    rounds_of_kills(env, 16 * M, 6 * M, 20, 512 * K, segment_size="64K", flush_interval=0,
+    rounds_of_kills(env, 16 * M, 6 * M, 8, 512 * K, segment_size="64K", flush_interval=0,
                     writeback="off")
 
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """What nbdkit and the server tell about themselves."""
 
+import errno
 import os
 import re
 import subprocess
@@ -10,6 +11,8 @@ import nbd
 
 import harness
 from harness import K, M, case
+from test_refuse import KEYS
+from test_queue import filtered
 
 
 def nbdkit(*args):
@@ -24,33 +27,59 @@ def dump_plugin(env):
         fields = dict(line.split("=", 1) for line in nbdkit("--dump-plugin", *args).splitlines())
         assert fields["name"] == "logcache"
         assert fields["thread_model"] == "parallel"
+        assert fields["magic_config_key"] == "backing"
         assert re.fullmatch(r"\d+\.\d+\.\d+", fields["logcache_version"])
         assert int(fields["logcache_format_version"]) >= 1
         assert 12 <= float(fields["logcache_memory_bytes_per_block"]) <= 18
         assert int(fields["logcache_cache_min_bytes"]) >= 4 * M
+        assert int(fields["logcache_volumes_max"]) == 255
+        assert int(fields["logcache_volume_name_max_bytes"]) == 63
+        assert fields["logcache_io_uring"] in ("yes", "no")
+        assert fields["logcache_libaio"] in ("yes", "no")
+
+
+@case()
+def dump_plugin_in_a_container(_env):
+    """What a seccomp filter forbids is not there."""
+    for denied, other in (("io_uring", "libaio"), ("libaio", "io_uring")):
+        done = subprocess.run([*filtered(denied), "nbdkit", harness.MODULE, "--dump-plugin"],
+                              stdin=subprocess.DEVNULL, capture_output=True, check=True, text=True)
+        assert f"logcache_{denied}=no\n" in done.stdout, done.stdout
+        assert f"logcache_{other}=yes\n" in done.stdout, done.stdout
 
 
 @case()
 def help_text(_env):
     text = nbdkit("--help")
-    for key in ("cache=", "cache-size=", "backing=", "format=", "segment-size=", "writeback=",
-                "dirty-low=", "flush-interval=", "on-exit=", "stats-interval="):
-        assert re.search(f"^{key}", text, re.MULTILINE), f"--help does not know {key}"
-    parameters = text[text.index("\ncache="):]
+    for key in KEYS:
+        assert re.search(f"^{key}=", text, re.MULTILINE), f"--help does not know {key}"
+    parameters = text[text.index("\nbacking="):]
     assert max(len(line) for line in parameters.splitlines()) <= 80
 
 
 @case()
-def start_line(env):
-    """One line says what is served, and what it costs: memory as promised."""
-    server = env.serve(cache=env.path("cache"), cache_size=16 * M,
-                       backing=env.make_file("backing", 32 * M))
-    line = server.wait_log("serving .*").group(0)
-    for wanted in (env.path("cache"), env.path("backing"), "segments", "dirty", "head", "tail",
-                   "RAM"):
+def start_lines(env):
+    """One line says what the cache is and costs: memory as promised. One for each volume follows."""
+    backing = env.make_file("backing", 32 * M)
+    server = env.serve(cache=env.path("cache"), cache_size=16 * M, backing=backing)
+    line = server.wait_log("cache .*epoch .*").group(0)
+    for wanted in (env.path("cache"), "segments", "dirty", "head", "tail", "RAM"):
         assert wanted in line, f"{wanted} is missing: {line}"
     assert float(re.search(r"([\d.]+) bytes per cached block", line).group(1)) <= 18
+    server.wait_log(f"serving {backing} .32M. as the default export\n")
     server.stop()
+
+
+@case()
+def path_alone_is_the_backing_store(env):
+    backing = env.make_file("my=disk", 8 * M, b"m" * 4096)
+    for bare in (backing, "./my=disk"):
+        done = subprocess.run(["nbdkit", "-U", "-", harness.MODULE, bare,
+                               f"cache={env.path('cache')}", "cache-size=8M",
+                               "--run", 'nbdcopy "$uri" - | head -c 3'],
+                              cwd=env.folder, stdin=subprocess.DEVNULL, capture_output=True,
+                              check=False)
+        assert done.stdout == b"mmm", done
 
 
 @case()
@@ -60,7 +89,8 @@ def export_properties(env):
     h = server.connect()
     assert h.get_size() == 32 * M
     assert h.can_multi_conn() and h.can_flush() and h.can_fua() and h.can_zero()
-    assert not h.is_read_only() and not h.can_trim()
+    assert not h.is_read_only() and h.can_trim() and h.can_fast_zero()
+    assert not h.can_cache() and h.can_meta_context("base:allocation")
 
     sizes = [h.get_block_size(kind) for kind in
              (nbd.SIZE_MINIMUM, nbd.SIZE_PREFERRED, nbd.SIZE_MAXIMUM)]
@@ -78,13 +108,64 @@ def read_only(env):
     h = server.connect()
     assert h.is_read_only()
     assert h.pread(4096, 0) == b"r" * 4096
-    try:
-        h.pwrite(b"w" * 4096, 0)
-        raise AssertionError("a read-only export was written to")
-    except nbd.Error:
-        pass
+    # What the server has to refuse even if the client does not.
+    h.set_strict_mode(0)
+    for request in (lambda: h.pwrite(b"w" * 4096, 0), lambda: h.zero(4096, 0),
+                    lambda: h.trim(4096, 0)):
+        try:
+            request()
+        except nbd.Error as e:
+            assert e.errnum == errno.EPERM, e
+        else:
+            raise AssertionError("a read-only export was changed")
+    assert h.pread(4096, 0) == b"r" * 4096
     h.shutdown()
     server.stop()
+
+
+@case()
+def read_only_after_a_crash(env):
+    """-r is about clients: the log is recovered, and written back, all the same."""
+    backing = env.make_file("backing", 8 * M, b"r" * 4096)
+    files = {"cache": env.path("cache"), "backing": backing}
+    server = env.serve(cache_size=8 * M, writeback="off", **files)
+    h = server.connect()
+    h.pwrite(b"w" * 4096, 0, nbd.CMD_FLAG_FUA)
+    server.kill()
+    server = env.serve(("-r",), on_exit="drain", **files)
+    h = server.connect()
+    assert h.pread(4096, 0) == b"w" * 4096
+    h.shutdown()
+    server.stop()
+    with open(backing, "rb") as f:
+        assert f.read(4096) == b"w" * 4096
+    server = env.serve(("-r",), **files)
+    h = server.connect()
+    assert h.pread(4096, 0) == b"w" * 4096
+    h.shutdown()
+    server.stop()
+
+
+@case()
+def debug_flags(env):
+    server = env.serve(("-v", "-D", "logcache.requests=1", "-D", "logcache.engine=1"),
+                       cache=env.path("cache"), cache_size=8 * M,
+                       volumes=[("a", env.make_file("backing", 8 * M))])
+    h = server.connect("a")
+    h.pwrite(b"x" * 4096, 512, nbd.CMD_FLAG_FUA)
+    h.pread(100, 0)
+    h.zero(1 * M, 0)
+    h.flush()
+    h.block_status(8 * M, 0, lambda *_: 0)
+    for line in (r"write of 4096 bytes at offset 512 of volume 'a', fua: done, \d+ us",
+                 r"read of 100 bytes at offset 0 of volume 'a': done, \d+ us",
+                 r"zero of 1048576 bytes at offset 0 of volume 'a', may trim: done",
+                 r"flush of volume 'a': done, \d+ us",
+                 r"block status of 8388608 bytes at offset 0 of volume 'a': done"):
+        server.wait_log(line)
+    h.shutdown()
+    server.stop()
+    assert "warning: -D" not in server.log() and "was not used" not in server.log()
 
 
 @case()
@@ -131,7 +212,10 @@ def statistics(env):
     h = server.connect()
     for i in range(10):
         h.pwrite(b"s" * 4096, i * 4096)
+    h.zero(8 * M, 0)
+    h.trim(4 * M, 0)
     h.flush()
-    server.wait_log(r"statistics: .*client writes 10 \(40K", timeout_s=5)
+    server.wait_log(r"statistics: .*client writes 10 \(40K, .*zeros 1 \(8M\); trims 1 \(4M\); ",
+                    timeout_s=5)
     h.shutdown()
     server.stop()

@@ -48,14 +48,34 @@ def one_request(h, rng, model, largest):
         buf = h.pread(size, offset)
         assert buf == model[offset:offset + size], f"read of {size} at {offset} is wrong"
     elif kind < 0.95:
-        h.zero(size, offset, fua | rng.choice((0, nbd.CMD_FLAG_NO_HOLE)))
-        model[offset:offset + size] = bytes(size)
+        if rng.random() < 0.3: # far more than could be written
+            offset = random_offset(rng, volume, size // 16)
+            size = rng.randint(1, volume - offset)
+        zero_or_trim(h, rng, model, size, offset, fua)
     else:
         h.flush()
 
 
-def read_all(h, size, chunk=32 * M):
-    return b"".join(h.pread(min(chunk, size - at), at) for at in range(0, size, chunk))
+def zero_or_trim(h, rng, model, size, offset, fua):
+    end = offset + size
+    if rng.random() < 0.7 or not h.can_trim():
+        h.zero(size, offset, fua | rng.choice((0, 0, nbd.CMD_FLAG_NO_HOLE)))
+        model[offset:end] = bytes(size)
+        return
+    h.trim(size, offset, fua)
+    found = read_all(h, end, start=offset)
+    # Each sector reads as zeros or as before; parts of sectors at the ends, too.
+    at = offset
+    while at < end:
+        part = min(at // 512 * 512 + 512, end) - at
+        now = found[at - offset:at - offset + part]
+        assert now in (bytes(part), model[at:at + part]), f"a trim made {at} something else"
+        at += part
+    model[offset:end] = found
+
+
+def read_all(h, end, chunk=32 * M, start=0):
+    return b"".join(h.pread(min(chunk, end - at), at) for at in range(start, end, chunk))
 
 
 def random_requests(env, volume, cache, seconds, largest=4 * M, **parameters):
@@ -84,31 +104,31 @@ def random_requests(env, volume, cache, seconds, largest=4 * M, **parameters):
 
 @case()
 def random_small_segments(env):
-    random_requests(env, volume=pick(12, 24) * M, cache=3 * M, seconds=pick(1, 20), largest=1 * M,
+    random_requests(env, volume=pick(12, 24) * M, cache=3 * M, seconds=pick(0.6, 7), largest=1 * M,
                     segment_size="8K")
 
 
 @case()
 def random_default_segments(env):
-    random_requests(env, volume=pick(32, 80) * M, cache=pick(8, 12) * M, seconds=pick(1, 20))
+    random_requests(env, volume=pick(32, 80) * M, cache=pick(8, 12) * M, seconds=pick(0.6, 7))
 
 
 @case(quick=False)
 def random_medium_segments(env):
-    random_requests(env, volume=64 * M, cache=8 * M, seconds=20, segment_size="64K")
+    random_requests(env, volume=64 * M, cache=8 * M, seconds=6, segment_size="64K")
 
 
 @case(quick=False)
 def random_without_writeback_thread(env):
     """writeback=off: only want of space makes it write back."""
-    random_requests(env, volume=64 * M, cache=8 * M, seconds=15, segment_size="128K",
+    random_requests(env, volume=64 * M, cache=8 * M, seconds=5, segment_size="128K",
                     writeback="off")
 
 
 @case(quick=False)
 def random_eager_writeback(env):
     """dirty-low=0 writes everything back at once, flush-interval=5 seals small records."""
-    random_requests(env, volume=64 * M, cache=8 * M, seconds=15, segment_size="256K",
+    random_requests(env, volume=64 * M, cache=8 * M, seconds=5, segment_size="256K",
                     dirty_low=0, flush_interval=5)
 
 
@@ -117,7 +137,7 @@ def odd_volume_size(env):
     """A volume whose size is a multiple of nothing: its last bytes are as good as all others, and
     the backing file does not grow."""
     volume = 5 * M + 1234
-    random_requests(env, volume=volume, cache=2 * M, seconds=pick(1, 6), largest=256 * K,
+    random_requests(env, volume=volume, cache=2 * M, seconds=pick(0.5, 4), largest=256 * K,
                     segment_size="16K", on_exit="drain")
     with open(env.path("backing"), "rb") as f:
         f.seek(0, 2)
@@ -157,7 +177,7 @@ def many_in_flight(env):
     server = env.serve(cache=env.path("cache"), cache_size=cache, backing=backing,
                        segment_size="128K")
     handles = [server.connect() for _ in range(4)]
-    end = time.monotonic() + pick(1, 15)
+    end = time.monotonic() + pick(0.6, 6)
     while time.monotonic() < end:
         busy = []  # ranges of this round
         reads, cookies = [], {h: [] for h in handles}

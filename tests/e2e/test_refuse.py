@@ -6,7 +6,7 @@ import os
 import re
 import subprocess
 
-from harness import M, Skip, case, file_hash
+from harness import M, Skip, case, file_hash, pick
 from superblock import AT_INCOMPAT, AT_VERSION, patch, spoil
 
 
@@ -46,28 +46,92 @@ def dirty_cache(env):
     return cache, backing
 
 
+PERCENT = (("", "-1", "101", "x", "50%", "1.5"), "per cent from 0 to 100")
+SECONDS = (("", "-1", "86401", "4294967296", "1s"), "seconds from 0 to 86400")
+# Every key but backing and volume; bad values, and what the message says.
+KEYS = {
+    "backing": ((), ""),
+    "volume": ((), ""),
+    "cache": (("",), "path"),
+    "cache-size": (("", "x", "-1", "0", "1234567", "1Q", "99999999999G"), "size"),
+    "format": (("", "yes", "AUTO"), "auto, no or force"),
+    "segment-size": (("", "4K", "2M", "12K", "x", "-8K"), "power of two from 8K to 1M"),
+    "io": (("", "uring", "aio", "AUTO"), "auto, io_uring or libaio"),
+    "writeback": (("", "maybe", "ON"), "on or off"),
+    "writeback-threshold": PERCENT,
+    "writeback-batch": (("", "0", "512K", "17T", "-1M", "Auto"), "auto, or a size from 1M to 16T"),
+    "dirty-low": PERCENT,
+    "dirty-high": PERCENT,
+    "flush-interval": (("", "-1", "3600001", "1s"), "milliseconds from 0 to 3600000"),
+    "flush-deadline": (("", "-1", "10001", "1s"), "milliseconds from 0 to 10000"),
+    "superblock-interval": SECONDS,
+    "on-exit": (("", "flush"), "drain or keep"),
+    "stall-timeout": SECONDS,
+    "client-timeout": (("", "0", "-1", "86401", "1s"), "seconds from 1 to 86400"),
+    "stats-interval": SECONDS,
+}
+# Those that mean nothing without a cache, each with a value that is fine.
+OF_THE_CACHE = {
+    "cache-size": "8M", "format": "auto", "segment-size": "1M", "io": "auto", "writeback": "on",
+    "writeback-threshold": "70", "writeback-batch": "auto", "dirty-low": "10", "dirty-high": "80",
+    "flush-interval": "1000", "flush-deadline": "0", "superblock-interval": "0", "on-exit": "keep",
+    "stall-timeout": "30",
+}
+
+
 @case()
 def bad_parameters(env):
     cache, backing = blank_cache(env), backing_file(env)
-    files = (f"cache={cache}", f"backing={backing}")
-    for key, values, wanted in (
-            ("cache-size", ("", "x", "-1", "0", "1234567", "1Q"), "size"),
-            ("format", ("", "yes", "AUTO"), "auto, no or force"),
-            ("segment-size", ("", "4K", "2M", "12K", "x"), "power of two from 8K to 1M"),
-            ("writeback", ("", "maybe"), "on or off"),
-            ("dirty-low", ("", "-1", "101", "x"), "per cent from 0 to 100"),
-            ("flush-interval", ("", "-1", "3600001", "1s"), "milliseconds from 0 to 3600000"),
-            ("on-exit", ("", "flush"), "drain or keep"),
-            ("stats-interval", ("", "-1", "86401"), "seconds from 0 to 86400"),
-    ):
-        for value in values:
+    for key, (values, wanted) in KEYS.items():
+        files = [f"backing={backing}"] + ([f"cache={cache}"] if key != "cache" else [])
+        for value in values[:pick(2, None)]:
             refused(env, *files, f"{key}={value}", says=(re.escape(f"{key}={value}:"), wanted))
+
+
+@case()
+def low_above_high(env):
+    cache, backing = blank_cache(env), backing_file(env)
+    for args in (("dirty-low=60", "dirty-high=50"), ("dirty-low=81",), ("dirty-high=9",)):
+        refused(env, f"cache={cache}", f"backing={backing}", *args,
+                says=("dirty-low=.* is above dirty-high=.*: give",))
+
+
+@case()
+def extreme_parameters(env):
+    """The ends of all ranges work."""
+    backing = backing_file(env)
+    low = {"segment_size": "8K", "writeback": "off", "writeback_threshold": 0,
+           "writeback_batch": "1M", "dirty_low": 0, "dirty_high": 0, "flush_interval": 0,
+           "flush_deadline": 0, "superblock_interval": 0, "stall_timeout": 0, "client_timeout": 1,
+           "stats_interval": 0}
+    high = {"segment_size": "1M", "writeback": "on", "writeback_threshold": 100,
+            "writeback_batch": "16T", "dirty_low": 100, "dirty_high": 100,
+            "flush_interval": 3600000, "flush_deadline": 10, "superblock_interval": 86400,
+            "stall_timeout": 86400, "client_timeout": 86400, "stats_interval": 86400}
+    for i, parameters in enumerate((low, high)):
+        server = env.serve(cache=env.path(f"cache{i}"), cache_size="8M", backing=backing,
+                           on_exit="drain", **parameters)
+        h = server.connect()
+        for k in range(12):
+            h.pwrite(bytes([k + 1]) * M, k % 8 * M)
+        h.flush()
+        assert h.pread(M, 3 * M) == b"\x0c" * M
+        h.shutdown()
+        server.stop()
+
+
+@case()
+def parameters_of_a_cache_without_one(env):
+    backing = backing_file(env)
+    for key, value in OF_THE_CACHE.items():
+        refused(env, f"backing={backing}", f"{key}={value}",
+                says=(f"{key}= means nothing without a cache", "give cache=PATH"))
 
 
 @case()
 def unknown_parameter(env):
     cache, backing = blank_cache(env), backing_file(env)
-    for key in ("colour", "volume", "io", "dirty-high", "control"):
+    for key in ("colour", "volumes", "dirty_high", "control", "Cache"):
         refused(env, f"cache={cache}", f"backing={backing}", f"{key}=1",
                 says=(f"unknown parameter '{key}'", "--help logcache"))
 
@@ -75,15 +139,18 @@ def unknown_parameter(env):
 @case()
 def parameter_twice(env):
     cache, backing = blank_cache(env), backing_file(env)
-    refused(env, f"cache={cache}", f"backing={backing}", f"backing={backing}",
-            says=(backing, "given already"))
+    for key, value in {"cache": cache, "client-timeout": "30", "stats-interval": "1",
+                       **OF_THE_CACHE}.items():
+        refused(env, f"backing={backing}", f"{key}={value}", f"{key}={value}",
+                says=(re.escape(f"{key}={value}: {key}= was given already"),))
 
 
 @case()
 def required_parameters(env):
-    cache, backing = blank_cache(env), backing_file(env)
+    cache = blank_cache(env)
     refused(env, f"cache={cache}", says=("backing=PATH is required",))
-    refused(env, f"backing={backing}", says=("cache=PATH is required",))
+    refused(env, says=("backing=PATH is required",))
+    refused(env, f"cache={cache}", "volume=a", says=("volume=a has no backing store",))
 
 
 @case()
