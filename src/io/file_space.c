@@ -35,6 +35,10 @@
 
 #include "file_priv.h"
 
+#ifndef FUSE_SUPER_MAGIC
+#define FUSE_SUPER_MAGIC 0x65735546
+#endif
+
 #define PUNCH (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE)
 #define ZERO (FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE)
 
@@ -57,17 +61,6 @@ static int try_fallocate(const struct lc_file *f, int mode, u64 offset_bytes, u6
 	default:
 		return rc;
 	}
-}
-
-static int try_modes(const struct lc_file *f, u64 offset_bytes, u64 len_bytes, u64 punch_bytes)
-{
-	if (punch_bytes) {
-		int rc = try_fallocate(f, PUNCH, offset_bytes, punch_bytes);
-
-		if (rc != -EOPNOTSUPP)
-			return rc;
-	}
-	return try_fallocate(f, ZERO, offset_bytes, len_bytes);
 }
 
 /* [FROM, TO) of a device, behind main_end: less than a page. */
@@ -95,8 +88,10 @@ static int zero_device(struct lc_file *f, u64 offset_bytes, u64 end, bool punch)
 
 	if (offset_bytes < main_end) {
 		u64 len = main_end - offset_bytes;
-		int rc = try_modes(f, offset_bytes, len, punch ? len : 0);
+		int rc = punch ? try_fallocate(f, PUNCH, offset_bytes, len) : -EOPNOTSUPP;
 
+		if (rc == -EOPNOTSUPP)
+			rc = try_fallocate(f, ZERO, offset_bytes, len);
 		if (rc)
 			return rc;
 		offset_bytes = main_end;
@@ -109,15 +104,22 @@ int lc_file_zero(struct lc_store *s, u64 len_bytes, u64 offset_bytes, bool punch
 	struct lc_file *f = lc_file_of(s);
 	u64 end = offset_bytes + len_bytes;
 	u64 whole;
+	int rc;
 
 	if (f->type == S_IFBLK)
 		return zero_device(f, offset_bytes, end, punch);
+	/* What a file system says that it has done is not believed of all of them: lc_file_probe_space. */
 	/*
 	 * Punch the file's last block as a whole, or it would be zeroed and kept. Zeroing ends at the size:
 	 * what it allocated behind that would never be used.
 	 */
 	whole = (end + LC_BLOCK - 1) / LC_BLOCK * LC_BLOCK;
-	return try_modes(f, offset_bytes, len_bytes, punch ? whole - offset_bytes : 0);
+	if (punch && s->can_punch) {
+		rc = try_fallocate(f, PUNCH, offset_bytes, whole - offset_bytes);
+		if (rc != -EOPNOTSUPP)
+			return rc;
+	}
+	return s->can_zero ? try_fallocate(f, ZERO, offset_bytes, len_bytes) : -EOPNOTSUPP;
 }
 
 /* --- what zero is good for --- */
@@ -153,8 +155,12 @@ static u64 queue_limit(dev_t dev, const char *name)
  */
 static bool can_punch_file(const struct lc_file *f)
 {
+	struct statfs fs;
 	u64 end = (f->store.size_bytes + LC_BLOCK - 1) / LC_BLOCK * LC_BLOCK;
 
+	/* Behind FUSE is anything: nbdfuse makes a trim of it, which promises no zeros. */
+	if (fstatfs(f->fd, &fs) < 0 || (u64)fs.f_type == FUSE_SUPER_MAGIC)
+		return false;
 	for (u64 gap = 1ull << 40; gap >= LC_BLOCK; gap >>= 4) {
 		int rc = try_fallocate(f, PUNCH, end + gap, LC_BLOCK);
 
