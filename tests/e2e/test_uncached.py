@@ -136,3 +136,22 @@ def errors_are_the_clients(env):
         assert 1 <= said <= 15, f"{said} lines about {kind}s"
         assert f"more {kind} requests failed" in server.log()
     assert content_of(store.content)[1 * M:1 * M + 4 * K] == b"c" * 4 * K
+
+
+@case()
+def a_lying_file_system(env):
+    """nbdfuse says that it has zeroed a range, and has zeroed a part of it: nobody may rely on that."""
+    store = FailingStore(env, "liar", 2 * M)
+    with open(store.content, "r+b") as f:
+        f.write(bytes([0x5A]) * (2 * M))
+    server = env.serve(backing=store.path)
+    h = server.connect()
+    h.zero(M, 64 * K)
+    h.zero(256 * K, M + 128 * K, nbd.CMD_FLAG_NO_HOLE)
+    assert not h.can_trim()
+    found = bytes(h.pread(2 * M, 0))
+    assert found[64 * K:M + 64 * K] == bytes(M), "zero with a hole"
+    assert found[M + 128 * K:M + 384 * K] == bytes(256 * K), "zero without a hole"
+    assert found[:64 * K] == bytes([0x5A]) * (64 * K)
+    h.shutdown()
+    server.stop()
