@@ -27,6 +27,7 @@ struct piece {
 struct chunk {
 	struct lc_volume *v;
 	struct lc_log *log; /* while the step is under way */
+	bool straight;	    /* the step did nothing: the volume has no log */
 	u8 *buf;	    /* the client's */
 	u64 offset_bytes;   /* of the client's first byte */
 	u64 end_bytes;
@@ -201,8 +202,7 @@ static int forget_bad(struct lc_core *core, u32 slot)
 	return 0;
 }
 
-/* 0, -EAGAIN, -errno; *STRAIGHT: nothing was done, the volume has no log. */
-static int read_chunk(struct chunk *c, bool *straight)
+static int read_chunk(struct chunk *c)
 {
 	struct lc_core *core = c->v->core;
 	bool failed = false, on_disk = false;
@@ -214,7 +214,7 @@ static int read_chunk(struct chunk *c, bool *straight)
 	c->begins = false;
 	c->stats->read_bytes += c->end_bytes - c->offset_bytes;
 	c->log = lc_path_read(c->v);
-	*straight = !c->log;
+	c->straight = !c->log;
 	if (!c->log) {
 		lc_mutex_unlock(&core->lock);
 		return 0;
@@ -268,7 +268,6 @@ int lc_read(struct lc_volume *v, void *buf, u32 len_bytes, u64 offset_bytes)
 {
 	u64 at = offset_bytes, end = offset_bytes + len_bytes;
 	struct chunk c = {.v = v, .stats = &v->core->stats};
-	bool straight;
 	int64_t ret;
 	int err = 0;
 
@@ -284,9 +283,9 @@ int lc_read(struct lc_volume *v, void *buf, u32 len_bytes, u64 offset_bytes)
 		c.begins = at == offset_bytes;
 		/* Each turn drops a bad clean copy, or finds a newer one. */
 		do
-			err = read_chunk(&c, &straight);
+			err = read_chunk(&c);
 		while (err == -EAGAIN);
-		if (straight) {
+		if (c.straight) {
 			ret = lc_direct_read(v, c.buf, c.end_bytes - at, at);
 			err = ret < 0 ? ret : 0;
 			at += ret;
@@ -310,13 +309,12 @@ int lc_volume_read_block(struct lc_volume *v, u64 block, void *buf)
 		.block = block,
 		.nr = 1,
 	};
-	bool straight;
 	int err;
 
 	do
-		err = read_chunk(&c, &straight);
+		err = read_chunk(&c);
 	while (err == -EAGAIN);
-	assert(!straight); /* the caller's write keeps the log */
+	assert(!c.straight); /* the caller's write keeps the log */
 	return err;
 }
 

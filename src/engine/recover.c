@@ -172,12 +172,13 @@ static int scan(struct recovery *r)
 	struct lc_area area = {memory, SCAN_DEPTH * 2 * LC_BLOCK};
 	struct lc_queue *q = NULL;
 	u32 place = 0, in_flight = 0;
-	int ret;
+	int ret = -ENOMEM;
 
-	if (ios && memory)
-		ret = lc_queue_open(c->ssd, SCAN_DEPTH, &area, 1, &q, r->err);
-	else
-		ret = lc_fail(r->err, -ENOMEM, "%s: no memory for recovery", c->ssd->name);
+	if (!ios || !memory) {
+		lc_fail(r->err, ret, "%s: no memory for recovery", c->ssd->name);
+		goto out;
+	}
+	ret = lc_queue_open(c->ssd, SCAN_DEPTH, &area, 1, &q, r->err);
 	if (ret)
 		goto out;
 	for (u32 i = 0; i < SCAN_DEPTH; i++) {
