@@ -124,18 +124,18 @@ int lc_cache_start(struct lc_cache *c, struct lc_error *err);
 enum lc_cache_state { LC_CACHE_NONE, LC_CACHE_ATTACHING, LC_CACHE_ATTACHED, LC_CACHE_DETACHING };
 
 /*
- * Give a cache to volumes that are being served without one; it was formatted before. Clients notice nothing. The
- * cache begins empty: what it has of these volumes is dropped. Refused like an opening, and besides if it
- * holds anything dirty. Once the volumes use it, this goes on until everything that was written without it is
- * durable on the backing stores, however often that fails. SSD stays the caller's until it is detached.
- * -EBUSY: there is one, or one is being attached or detached; -ECANCELED: lc_cache_interrupt; the cache is in
- * use then all the same, but nothing is written back.
+ * Give a cache to volumes that are being served without one; it was formatted before. Clients notice nothing but
+ * a short wait. The cache begins empty: what it has of these volumes is dropped. Refused like an opening, and
+ * besides if it holds anything dirty, or if a backing store cannot be flushed. SSD stays the caller's until it is
+ * detached. -EBUSY: there is one, or one is being attached or detached; -ECANCELED: lc_cache_interrupt; -ETIMEDOUT:
+ * a client's write is stuck in its backing store. After a failure the volumes are served without a cache as before.
  */
 int lc_cache_attach(struct lc_cache *c, struct lc_store *ssd, struct lc_error *err);
 
 /*
  * Write everything back, serve the volumes without the cache, and let go of its SSD. Clients wait only for the
- * last bit of write-back. On failure the cache stays as it was.
+ * last bit of write-back. On failure the cache stays as it was. -EUCLEAN: blocks are lost, which must not turn into
+ * old data; -ETIMEDOUT: clients write faster than that can be written back.
  */
 int lc_cache_detach(struct lc_cache *c, struct lc_error *err);
 

@@ -2,15 +2,19 @@
 /*
  * attach.c - give a cache to volumes that are being served, and take it away again.
  *
- * path.h lets requests go on meanwhile. What has to be true at each moment:
+ * path.h lets requests go on meanwhile. In both directions the path changes in a moment in which writers are held,
+ * nothing is under way on the old path, and what went there is durable on the backing stores:
  *
- * Attaching. From the switch on, writes go into the log, while some that went straight are still under way, and
- * what they wrote before is not flushed. So write-back is held until both is done: no block from the log may get to
- * the backing store before an older one that went straight; a FLUSH flushes both; and the
- * fingerprints, which are taken when the backing stores have come to rest, count as unverified until then.
+ * Attaching. The backing stores are flushed, and their fingerprints taken, while clients go on; then, with writers held,
+ * what little has come since is flushed, and the samples that it touched are taken again. So nothing in the log is
+ * ever mixed with something older that is still on its way, and a volume with dirty data always has a
+ * fingerprint that says whose it is (I12).
  *
- * Detaching. Before the first write goes straight, everything is on the backing stores, and nothing that the SSD holds may
- * ever count again: from_seq of all volumes is behind the last record, durably.
+ * Detaching. Drained while clients go on, then the rest with writers held. Before the first write goes straight, nothing that
+ * the SSD holds may ever count again: from_seq of all volumes is behind the last record, durably.
+ *
+ * How long writers are held is bounded by a share of the clients' patience; whoever cannot make it in that time lets
+ * them go and tries again.
  */
 #include <assert.h>
 #include <string.h>
@@ -22,6 +26,9 @@
 /* Detaching drains so often while clients go on, unless so little is left earlier, before they have to wait. */
 #define DRAINS_MAX 8u
 #define DRAINED_BLOCKS 256u
+/* So often writers are held; each time for at most this share of client_timeout_ms. */
+#define HOLDS_MAX 4u
+#define HOLD_SHARE 4u
 
 static int begin(struct lc_cache *c, enum lc_cache_state from, enum lc_cache_state to,
 		 struct lc_error *err)
@@ -76,93 +83,152 @@ static void switch_path(struct lc_cache *c, struct lc_log *log)
 {
 	for (unsigned i = 0; i < c->nr_volumes; i++) {
 		c->volumes[i].log = log;
-		c->volumes[i].flush_backing = log && !LC_MUTANT(attach_flushes_log_alone);
 		/* Whoever waits to go straight has to look again. */
 		lc_cond_broadcast(&c->volumes[i].ranges.left);
 	}
 	lc_cond_broadcast(&c->core.path);
 }
 
+/* --- holding writers --- */
+
+static u64 hold_deadline_ns(struct lc_core *core)
+{
+	u64 timeout_ms;
+
+	lc_mutex_lock(&core->lock);
+	timeout_ms = core->settings.client_timeout_ms;
+	lc_mutex_unlock(&core->lock);
+	return lc_now_ns() + timeout_ms * LC_NS_PER_MS / HOLD_SHARE;
+}
+
+static void release_writers(struct lc_cache *c)
+{
+	lc_mutex_lock(&c->core.lock);
+	c->core.hold = false;
+	lc_cond_broadcast(&c->core.path);
+	lc_mutex_unlock(&c->core.lock);
+}
+
+/* No write begins, and none is under way on either path. -ETIMEDOUT, -ECANCELED: writers are not held. */
+static int hold_writers(struct lc_cache *c, u64 deadline_ns)
+{
+	int err = 0;
+
+	lc_mutex_lock(&c->core.lock);
+	c->core.hold = !LC_MUTANT(detach_without_hold) && !LC_MUTANT(attach_without_hold);
+	while (under_way(c, true, false, true) && c->core.hold && !err) {
+		wait_path(&c->core, deadline_ns);
+		if (c->interrupted)
+			err = -ECANCELED;
+		else if (lc_now_ns() >= deadline_ns)
+			err = -ETIMEDOUT;
+	}
+	lc_mutex_unlock(&c->core.lock);
+	if (err)
+		release_writers(c);
+	return err;
+}
+
 /* --- attach --- */
 
-/* What was written straight is durable, and has a fingerprint. */
-static int settle_volume(struct lc_cache *c, struct lc_volume *v, void *scratch)
+/* Flush a backing store; if that fails, clients have to hear of it, because nothing is known of what they wrote. */
+static int flush_volume(struct lc_cache *c, struct lc_volume *v, struct lc_error *err)
+{
+	int ret = LC_MUTANT(attach_without_flush) ? 0 : lc_store_flush(v->backing);
+
+	if (!ret)
+		return 0;
+	lc_mutex_lock(&c->core.lock);
+	v->flush_error = ret;
+	lc_mutex_unlock(&c->core.lock);
+	return lc_fail(err, ret, "%s: flush fails: %s; no cache is attached before it works",
+		       v->backing->name, strerror(-ret));
+}
+
+/* Take the samples in WHICH anew. */
+static int sample_volume(struct lc_cache *c, struct lc_volume *v, u64 which, void *scratch,
+			 struct lc_error *err)
 {
 	struct lc_volume_entry *e = &c->core.meta.volumes[v->id];
-	u32 samples[LC_NR_SAMPLES];
-	int err = 0;
+	int ret = lc_samples_read(v->backing, v->size_bytes, which, scratch, e->samples);
 
-	if (!v->flush_backing && !e->unverified)
-		return 0;
-	if (!LC_MUTANT(attach_without_flush))
-		err = lc_store_flush(v->backing);
-	if (!err)
-		err = lc_samples_read(v->backing, v->size_bytes, ~0ull, scratch, samples);
-	if (err)
-		return err;
-	lc_mutex_lock(&c->core.lock);
-	v->flush_backing = false;
-	memcpy(e->samples, samples, sizeof samples);
-	e->unverified = false;
-	lc_mutex_unlock(&c->core.lock);
-	err = lc_meta_write(&c->core.meta, &c->core.lock, lc_volume_page(v->id),
-			    lc_log_flusher(&c->log));
-	if (err)
-		e->unverified = true; /* nobody else changes it */
-	return err;
+	return ret ? lc_fail(err, ret, "%s: cannot be read: %s", v->backing->name, strerror(-ret)) :
+		     0;
 }
 
-/* Writers that wait for space shall know that something fails; 0: it works. */
-static void stall(struct lc_core *core, int err)
+/* While clients go on: most of the flushing, and all samples. */
+static int prepare_volumes(struct lc_cache *c, void *scratch, struct lc_error *err)
 {
-	lc_mutex_lock(&core->lock);
-	if (!err)
-		core->stalled_since_ns = 0;
-	else if (!core->stalled_since_ns)
-		core->stalled_since_ns = lc_now_ns();
-	core->stall_error = err;
-	lc_mutex_unlock(&core->lock);
-}
+	int ret = 0;
 
-static int settle_volumes(struct lc_cache *c, void *scratch)
-{
-	int err = 0;
+	for (unsigned i = 0; i < c->nr_volumes && !ret; i++) {
+		struct lc_volume *v = &c->volumes[i];
 
-	for (unsigned i = 0; i < c->nr_volumes && !err; i++) {
-		err = settle_volume(c, &c->volumes[i], scratch);
-		if (err)
-			stall(&c->core, err);
-		if (err)
-			lc_log(LC_LOG_WARNING,
-			       "%s: cannot be flushed: %s; attaching the cache waits for it",
-			       c->volumes[i].backing->name, strerror(-err));
+		lc_mutex_lock(&c->core.lock);
+		v->sampling = true;
+		v->touched = 0;
+		lc_mutex_unlock(&c->core.lock);
+		ret = flush_volume(c, v, err);
+		if (!ret)
+			ret = sample_volume(c, v, ~0ull, scratch, err);
 	}
-	if (!err)
-		stall(&c->core, 0);
-	return err;
+	return ret;
 }
 
-/* Until nothing on the way to the backing stores is older than what is in the log. */
-static int settle(struct lc_cache *c, void *scratch)
+/* While writers are held: what has come since. */
+static int settle_volumes(struct lc_cache *c, void *scratch, struct lc_error *err)
 {
-	struct lc_core *core = &c->core;
-	bool interrupted;
+	struct lc_meta *meta = &c->core.meta;
+	bool page[LC_NR_PAGES] = {false};
+	int ret = 0;
 
-	lc_mutex_lock(&core->lock);
-	while (under_way(c, false, false, true) && !c->interrupted && !LC_MUTANT(attach_overtakes))
-		wait_path(core, LC_FOREVER);
-	interrupted = c->interrupted;
-	lc_mutex_unlock(&core->lock);
-	while (!interrupted && settle_volumes(c, scratch)) {
-		u64 until_ns = lc_now_ns() + core->settings.retry_ms * LC_NS_PER_MS;
+	for (unsigned i = 0; i < c->nr_volumes && !ret; i++) {
+		struct lc_volume *v = &c->volumes[i];
 
-		lc_mutex_lock(&core->lock);
-		while (!c->interrupted && lc_now_ns() < until_ns)
-			wait_path(core, until_ns);
-		interrupted = c->interrupted;
-		lc_mutex_unlock(&core->lock);
+		ret = flush_volume(c, v, err);
+		if (!ret)
+			ret = sample_volume(c, v, v->touched, scratch, err);
+		if (ret)
+			break;
+		lc_mutex_lock(&c->core.lock);
+		v->touched = 0;
+		meta->volumes[v->id].unverified = false;
+		lc_mutex_unlock(&c->core.lock);
+		page[lc_volume_page(v->id)] = true;
 	}
-	return interrupted ? -ECANCELED : 0;
+	for (u32 i = 0; i < LC_NR_PAGES && !ret; i++) {
+		if (!page[i])
+			continue;
+		ret = lc_meta_write(meta, &c->core.lock, i, lc_log_flusher(&c->log));
+		if (ret)
+			lc_fail(err, ret, "%s: cannot be written: %s", c->core.ssd->name,
+				strerror(-ret));
+	}
+	return ret;
+}
+
+/* Come to the moment in which the path may change. Writers are held then; on failure they are not. */
+static int settle(struct lc_cache *c, void *scratch, struct lc_error *err)
+{
+	int ret = prepare_volumes(c, scratch, err);
+
+	for (unsigned i = 0; !ret; i++) {
+		ret = hold_writers(c, hold_deadline_ns(&c->core));
+		if (!ret)
+			break;
+		if (ret == -ETIMEDOUT && i + 1 < HOLDS_MAX)
+			ret = 0;
+		else
+			lc_fail(err, ret, "%s",
+				ret == -ECANCELED ? "interrupted" :
+						    "a write takes too long on its backing store");
+	}
+	if (ret)
+		return ret;
+	ret = settle_volumes(c, scratch, err);
+	if (ret)
+		release_writers(c);
+	return ret;
 }
 
 static int start_threads(struct lc_cache *c, struct lc_error *err)
@@ -171,49 +237,60 @@ static int start_threads(struct lc_cache *c, struct lc_error *err)
 
 	if (ret)
 		return ret;
-	c->writeback.held = true;
 	ret = lc_writeback_start(&c->writeback, err);
 	if (ret)
 		lc_log_stop(&c->log);
 	return ret;
 }
 
+/* The SSD is not used after all. */
+static void give_up(struct lc_cache *c)
+{
+	lc_writeback_stop(&c->writeback);
+	lc_ssd_close(c, lc_log_stop(&c->log));
+}
+
+static int attach(struct lc_cache *c, struct lc_store *ssd, void *scratch, struct lc_error *err)
+{
+	int ret;
+
+	c->core.ssd = ssd;
+	ret = lc_ssd_open(c, true, err);
+	if (ret)
+		return ret;
+	ret = start_threads(c, err);
+	if (ret) {
+		lc_ssd_close(c, 0);
+		return ret;
+	}
+	ret = settle(c, scratch, err);
+	lc_mutex_lock(&c->core.lock);
+	if (!ret)
+		switch_path(c, &c->log);
+	c->core.hold = false;
+	for (unsigned i = 0; i < c->nr_volumes; i++)
+		c->volumes[i].sampling = false;
+	lc_cond_broadcast(&c->core.path);
+	lc_mutex_unlock(&c->core.lock);
+	if (ret)
+		give_up(c);
+	return ret;
+}
+
 int lc_cache_attach(struct lc_cache *c, struct lc_store *ssd, struct lc_error *err)
 {
-	struct lc_core *core = &c->core;
 	void *scratch;
 	int ret = begin(c, LC_CACHE_NONE, LC_CACHE_ATTACHING, err);
 
 	if (ret)
 		return ret;
-	scratch = lc_scratch_get(core);
-	if (scratch) {
-		core->ssd = ssd;
-		ret = lc_ssd_open(c, true, err);
-	} else {
-		ret = lc_fail(err, -ENOMEM, "%s: no memory", ssd->name);
-	}
-	if (!ret) {
-		ret = start_threads(c, err);
-		if (ret)
-			lc_ssd_close(c, 0);
-	}
-	if (ret) {
-		lc_scratch_put(core, scratch);
-		end(c, LC_CACHE_NONE);
-		return ret;
-	}
-	lc_mutex_lock(&core->lock);
-	switch_path(c, &c->log);
-	lc_mutex_unlock(&core->lock);
-
-	ret = settle(c, scratch);
-	lc_scratch_put(core, scratch);
-	if (ret)
-		lc_fail(err, ret, "%s: interrupted before write-back could begin", ssd->name);
+	scratch = lc_scratch_get(&c->core);
+	if (scratch)
+		ret = attach(c, ssd, scratch, err);
 	else
-		lc_writeback_release(&c->writeback);
-	end(c, LC_CACHE_ATTACHED);
+		ret = lc_fail(err, -ENOMEM, "%s: no memory", ssd->name);
+	lc_scratch_put(&c->core, scratch);
+	end(c, ret ? LC_CACHE_NONE : LC_CACHE_ATTACHED);
 	return ret;
 }
 
@@ -224,7 +301,7 @@ static int drain_most(struct lc_cache *c)
 {
 	for (unsigned i = 0; i < DRAINS_MAX; i++) {
 		u64 left;
-		int err = lc_writeback_drain(&c->writeback);
+		int err = lc_writeback_drain(&c->writeback, LC_FOREVER);
 
 		if (err)
 			return err;
@@ -235,24 +312,6 @@ static int drain_most(struct lc_cache *c)
 			break;
 	}
 	return 0;
-}
-
-/* No writer begins, and none is under way. */
-static void hold_writers(struct lc_cache *c)
-{
-	lc_mutex_lock(&c->core.lock);
-	c->core.hold = !LC_MUTANT(detach_without_hold);
-	while (under_way(c, true, false, false) && c->core.hold)
-		wait_path(&c->core, LC_FOREVER);
-	lc_mutex_unlock(&c->core.lock);
-}
-
-static void release_writers(struct lc_cache *c)
-{
-	lc_mutex_lock(&c->core.lock);
-	c->core.hold = false;
-	lc_cond_broadcast(&c->core.path);
-	lc_mutex_unlock(&c->core.lock);
 }
 
 /* Durably: nothing that the SSD holds of these volumes counts any more, and their fingerprints say nothing. */
@@ -276,11 +335,61 @@ static int void_volumes(struct lc_cache *c)
 			err = lc_meta_write(meta, &c->core.lock, i, lc_log_flusher(&c->log));
 	if (!err)
 		return 0;
-	/* The cache stays: from_seq is right all the same, and write-back goes on to refresh the fingerprints. */
+	/*
+	 * The cache stays. from_seq is right all the same; the fingerprints are right, too, and count again: write-back
+	 * writes them before the tail moves, or closing does.
+	 */
 	lc_mutex_lock(&c->core.lock);
-	for (unsigned i = 0; i < c->nr_volumes; i++)
-		meta->volumes[c->volumes[i].id].unverified = false;
+	for (unsigned i = 0; i < c->nr_volumes; i++) {
+		struct lc_volume *v = &c->volumes[i];
+
+		meta->volumes[v->id].unverified = false;
+		v->touched = ~0ull;
+		c->rewrite[lc_volume_page(v->id)] = true;
+	}
 	lc_mutex_unlock(&c->core.lock);
+	return err;
+}
+
+/* A block that is lost may answer with an error, but never with what the backing store has of it (I10). */
+static int check_nothing_lost(struct lc_cache *c, struct lc_error *err)
+{
+	for (unsigned i = 0; i < c->nr_volumes; i++) {
+		const struct lc_volume *v = &c->volumes[i];
+		bool lost;
+
+		lc_mutex_lock(&c->core.lock);
+		lost = lc_bad_any(&c->core.meta.bad, v->id);
+		lc_mutex_unlock(&c->core.lock);
+		if (lost)
+			return lc_fail(err, -EUCLEAN,
+				       "%s: blocks of volume %s are lost, and answer with an error; without "
+				       "the cache they would read as something old: overwrite them first; the "
+				       "cache stays",
+				       c->core.ssd->name, lc_volume_shown(v->name));
+	}
+	return 0;
+}
+
+/* Come to the moment in which the path may change. Writers are held then; on failure they are not. */
+static int drain_all(struct lc_cache *c)
+{
+	int err = drain_most(c);
+
+	for (unsigned i = 0; !err; i++) {
+		u64 deadline_ns = hold_deadline_ns(&c->core);
+
+		err = hold_writers(c, deadline_ns);
+		if (!err) {
+			if (!LC_MUTANT(detach_undrained))
+				err = lc_writeback_drain(&c->writeback, deadline_ns);
+			if (!err)
+				break;
+			release_writers(c);
+		}
+		if (err == -ETIMEDOUT && i + 1 < HOLDS_MAX)
+			err = drain_most(c);
+	}
 	return err;
 }
 
@@ -293,19 +402,25 @@ int lc_cache_detach(struct lc_cache *c, struct lc_error *err)
 	if (ret)
 		return ret;
 	name = core->ssd->name;
-	ret = drain_most(c);
-	if (!ret) {
-		hold_writers(c);
-		ret = LC_MUTANT(detach_undrained) ? 0 : lc_writeback_drain(&c->writeback);
-	}
-	if (!ret)
-		ret = void_volumes(c);
+	ret = drain_all(c);
 	if (ret) {
-		release_writers(c);
+		lc_fail(err, ret, "%s: not everything could be written back: %s; the cache stays",
+			name,
+			ret == -ETIMEDOUT ? "clients write faster than that goes" : strerror(-ret));
+	} else {
+		ret = check_nothing_lost(c, err);
+		if (!ret) {
+			ret = void_volumes(c);
+			if (ret)
+				lc_fail(err, ret, "%s: cannot be written: %s; the cache stays",
+					name, strerror(-ret));
+		}
+		if (ret)
+			release_writers(c);
+	}
+	if (ret) {
 		end(c, LC_CACHE_ATTACHED);
-		return lc_fail(err, ret,
-			       "%s: not everything could be written back: %s; the cache stays",
-			       name, strerror(-ret));
+		return ret;
 	}
 	lc_mutex_lock(&core->lock);
 	core->hold = false;
@@ -328,7 +443,7 @@ void lc_cache_interrupt(struct lc_cache *c)
 {
 	lc_mutex_lock(&c->core.lock);
 	c->interrupted = true;
-	if (c->writeback.core)
+	if (c->volumes[0].log)
 		lc_writeback_interrupt(&c->writeback);
 	lc_cond_broadcast(&c->core.path);
 	lc_mutex_unlock(&c->core.lock);

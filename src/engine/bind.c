@@ -227,6 +227,9 @@ static int bind_volume(struct lc_cache *c, struct lc_volume *v, bool attach, str
 		return ret;
 	v->id = e->id;
 	c->by_id[e->id] = v;
+	/* What was lost when it was served without the cache since has been somebody else's affair. */
+	if (attach || e->unverified)
+		lc_bad_clear_range(&c->core.meta.bad, e->id, 0, LC_BLOCK_NR_MAX, UINT64_MAX);
 	if (attach) { /* clients go on writing: the fingerprint is taken later */
 		e->size_bytes = backing->size_bytes;
 		e->unverified = true;

@@ -11,6 +11,7 @@
 
 #include "cache.h"
 #include "fingerprint.h"
+#include "path.h"
 
 /* --- format --- */
 
@@ -138,9 +139,6 @@ static int decide(struct lc_cache *c, bool attach, struct lc_error *err)
 
 	if (ret)
 		return ret;
-	lc_mutex_lock(&core->lock);
-	lc_settings_take_kept(&core->settings, &core->meta.sb);
-	lc_mutex_unlock(&core->lock);
 	ret = lc_ring_init(&core->ring, core->meta.sb.zone_blocks, core->meta.sb.segment_blocks,
 			   core->meta.sb.nr_segments);
 	if (ret)
@@ -197,6 +195,7 @@ static void forget_ssd(struct lc_cache *c)
 	c->recovery = (struct lc_recovery){0};
 	memset(c->by_id, 0, sizeof c->by_id);
 	memset(c->changed, 0, sizeof c->changed);
+	memset(c->rewrite, 0, sizeof c->rewrite);
 	for (unsigned i = 0; c->volumes && i < c->nr_volumes; i++) {
 		c->volumes[i].id = 0;
 		c->volumes[i].touched = 0;
@@ -247,7 +246,10 @@ int lc_ssd_open(struct lc_cache *c, bool attach, struct lc_error *err)
 	}
 	c->log.epoch = c->core.meta.sb.epoch;
 	c->log.first = c->core.meta.sb.first;
+	lc_mutex_lock(&c->core.lock);
+	lc_settings_take_kept(&c->core.settings, &c->core.meta.sb);
 	c->core.attachment++;
+	lc_mutex_unlock(&c->core.lock);
 	return 0;
 }
 
@@ -255,6 +257,9 @@ int lc_ssd_close(struct lc_cache *c, int err)
 {
 	struct lc_superblock *sb = &c->core.meta.sb;
 
+	for (u32 page = LC_PAGE_VOLUMES; page < LC_PAGE_BAD && !err; page++)
+		if (c->rewrite[page])
+			err = lc_ssd_write_page(c, page);
 	if (!err) {
 		sb->clean = true;
 		sb->durable_seq = c->log.durable_seq;
@@ -329,13 +334,20 @@ int lc_cache_start(struct lc_cache *c, struct lc_error *err)
 int lc_cache_drain(struct lc_cache *c)
 {
 	enum lc_cache_state state;
+	int err;
 
 	lc_mutex_lock(&c->core.lock);
 	state = c->state;
+	if (state == LC_CACHE_ATTACHED)
+		lc_path_read(&c->volumes[0]); /* it is not detached under our feet */
 	lc_mutex_unlock(&c->core.lock);
-	if (state == LC_CACHE_NONE)
-		return 0;
-	return state == LC_CACHE_ATTACHED ? lc_writeback_drain(&c->writeback) : -EBUSY;
+	if (state != LC_CACHE_ATTACHED)
+		return state == LC_CACHE_NONE ? 0 : -EBUSY;
+	err = lc_writeback_drain(&c->writeback, LC_FOREVER);
+	lc_mutex_lock(&c->core.lock);
+	lc_path_read_done(&c->volumes[0]);
+	lc_mutex_unlock(&c->core.lock);
+	return err;
 }
 
 int lc_cache_close(struct lc_cache *c)
@@ -344,7 +356,7 @@ int lc_cache_close(struct lc_cache *c)
 
 	assert(c->state == LC_CACHE_NONE || c->state == LC_CACHE_ATTACHED);
 	for (unsigned i = 0; i < c->nr_volumes; i++)
-		if (!c->volumes[i].log || c->volumes[i].flush_backing) {
+		if (!c->volumes[i].log) {
 			int ret = lc_store_flush(c->volumes[i].backing);
 
 			if (ret)

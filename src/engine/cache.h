@@ -20,6 +20,7 @@ struct lc_cache {
 	struct lc_recovery recovery;
 	struct lc_volume *by_id[LC_VOLUMES_MAX + 1];
 	bool changed[LC_NR_PAGES]; /* metadata pages to be written at opening */
+	bool rewrite[LC_NR_PAGES]; /* that differ from what is right after a failed detach: write at closing */
 
 	struct lc_volume *volumes; /* [nr_volumes], in the order of the specs: constant */
 	unsigned nr_volumes;

@@ -8,6 +8,7 @@
  */
 #include <string.h>
 
+#include "fingerprint.h"
 #include "path.h"
 
 /* A write keeps the last block of its scratch memory for edges. */
@@ -84,18 +85,36 @@ static int write_window(struct lc_volume *v, const struct window *w, const u8 *f
 	return lc_store_write(v->backing, scratch, w->to - w->from, w->from);
 }
 
-/* A change of blocks begins. False: the volume has a log by now. [lock; released meanwhile] */
-static bool enter(struct lc_volume *v, struct lc_request *rq, struct lc_range *range)
+/*
+ * A change of blocks begins. 1; 0: the volume has a log by now; or -ESHUTDOWN: its client is gone. [lock; released
+ * meanwhile]
+ */
+static int enter(struct lc_volume *v, struct lc_request *rq, struct lc_range *range)
 {
+	struct lc_core *c = v->core;
+	int err = lc_core_still_wanted(c, rq->since_ns);
+
 	/* Whoever is counted waits for nothing but the disk. */
-	while (!v->log && !lc_range_try_alone(&v->ranges, range))
-		lc_ranges_wait(&v->ranges);
-	if (v->log)
-		return false;
+	while (!err && !v->log) {
+		if (c->hold && !LC_MUTANT(attach_without_hold)) {
+			c->path_waiters++;
+			lc_cond_wait(&c->path, &c->lock, LC_FOREVER);
+			c->path_waiters--;
+		} else if (lc_range_try_alone(&v->ranges, range)) {
+			break;
+		} else {
+			lc_ranges_wait(&v->ranges);
+		}
+		err = lc_core_still_wanted(c, rq->since_ns);
+	}
+	if (err || v->log)
+		return err;
 	v->direct_writes++;
 	rq->direct = true;
-	v->core->client_ops++;
-	return true;
+	c->client_ops++;
+	if (v->sampling)
+		v->touched |= lc_samples_in(v->size_bytes, range->block, range->nr);
+	return 1;
 }
 
 static void leave(struct lc_volume *v, struct lc_range *range)
@@ -114,25 +133,23 @@ int64_t lc_direct_write(struct lc_volume *v, struct lc_request *rq, const void *
 	struct window w = first_window(v, len_bytes, offset_bytes, WRITE_BYTES);
 	struct lc_range range = {.block = w.from / LC_BLOCK, .exclusive = true};
 	u8 *scratch = lc_scratch_get(c);
-	bool entered;
 	int err;
 
 	if (!scratch)
 		return -ENOMEM;
 	range.nr = (w.to + LC_BLOCK - 1) / LC_BLOCK - range.block;
 	lc_mutex_lock(&c->lock);
-	entered = enter(v, rq, &range);
-	if (entered) {
+	err = enter(v, rq, &range);
+	if (err > 0) {
 		c->stats.writes += !rq->counted;
 		rq->counted = true;
 		c->stats.write_bytes += w.end - w.at;
 	}
 	lc_mutex_unlock(&c->lock);
-	if (entered) {
+	if (err > 0) {
 		err = write_window(v, &w, buf, scratch);
 		leave(v, &range);
 	} else {
-		err = 0;
 		w.end = w.at;
 	}
 	lc_scratch_put(c, scratch);
@@ -164,14 +181,13 @@ int64_t lc_direct_zero(struct lc_volume *v, struct lc_request *rq, u64 len_bytes
 		.nr = step / LC_BLOCK,
 		.exclusive = true,
 	};
-	bool entered;
 	int err;
 
 	lc_mutex_lock(&v->core->lock);
-	entered = enter(v, rq, &range);
+	err = enter(v, rq, &range);
 	lc_mutex_unlock(&v->core->lock);
-	if (!entered)
-		return 0;
+	if (err <= 0)
+		return err;
 	err = lc_store_zero(v->backing, step, offset_bytes, punch);
 	/*
 	 * Whatever it failed for: what can be written is not lost yet. Before anybody else may write there: the zeros

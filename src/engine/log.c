@@ -327,8 +327,7 @@ bool lc_log_reserve_zero(struct lc_log *l, u8 volume, u64 block, u32 nr, bool tr
 	struct lc_slot *s;
 
 	assert(nr > 0 && nr <= LC_ZERO_BLOCKS_MAX);
-	if (ring->zeros.entries >= ring->zeros.max ||
-	    !lc_log_reserve(l, volume, block, LC_MASK_FULL, 1, chunk))
+	if (lc_ring_zeros_full(ring) || !lc_log_reserve(l, volume, block, LC_MASK_FULL, 1, chunk))
 		return false;
 	s = lc_index_slot(&ring->index, chunk->slot);
 	s->key = lc_key(volume, block, LC_MASK_FULL, trim ? LC_ENTRY_TRIM : LC_ENTRY_ZERO);
@@ -390,24 +389,23 @@ static void close_zeros(struct lc_log *l)
 		lc_log_close_segment(l);
 }
 
-int lc_log_wait_space(struct lc_log *l, u64 *since_ns)
+int lc_log_wait_space(struct lc_log *l, bool zero, u64 since_ns)
 {
 	struct lc_core *c = l->core;
+	bool full = zero && lc_ring_zeros_full(&c->ring);
 	u64 seen = l->space_events, now_ns = lc_now_ns(), deadline_ns = LC_FOREVER;
 
-	if (!*since_ns)
-		*since_ns = now_ns;
-	if (c->ring.zeros.entries >= c->ring.zeros.max)
+	if (full)
 		close_zeros(l);
 	if (l->failed)
 		return -EIO; /* I10 */
 	if (c->settings.abandoned) {
 		/* Look at that time, and each second after it. */
-		deadline_ns = *since_ns + c->settings.client_timeout_ms * LC_NS_PER_MS;
+		deadline_ns = since_ns + c->settings.client_timeout_ms * LC_NS_PER_MS;
 		if (deadline_ns <= now_ns)
 			deadline_ns = now_ns + LC_NS_PER_S;
 	}
-	if (c->stalled_since_ns && lc_ring_starved(&c->ring)) {
+	if (c->stalled_since_ns && (full || lc_ring_starved(&c->ring))) {
 		u64 end_ns = c->stalled_since_ns + c->settings.stall_timeout_ms * LC_NS_PER_MS;
 
 		if (now_ns >= end_ns)
@@ -424,7 +422,7 @@ int lc_log_wait_space(struct lc_log *l, u64 *since_ns)
 		if (lc_cond_wait(&l->space, &c->lock, deadline_ns))
 			break;
 	l->space_waiters--;
-	return lc_core_still_wanted(c, *since_ns);
+	return lc_core_still_wanted(c, since_ns);
 }
 
 void lc_log_space(struct lc_log *l)
@@ -436,7 +434,8 @@ void lc_log_space(struct lc_log *l)
 
 int lc_log_wait_zeroed(struct lc_log *l, u64 deadline_ns)
 {
-	int ret;
+	u64 seen = l->space_events;
+	int ret = 0;
 
 	close_zeros(l);
 	l->space_waiters++;
@@ -445,7 +444,8 @@ int lc_log_wait_zeroed(struct lc_log *l, u64 deadline_ns)
 	lc_log_wake(l);
 	lc_log_unlock(l);
 	lc_mutex_lock(&l->core->lock);
-	ret = lc_cond_wait(&l->space, &l->core->lock, deadline_ns);
+	while (!ret && l->space_events == seen)
+		ret = lc_cond_wait(&l->space, &l->core->lock, deadline_ns);
 	l->zero_waiters--;
 	l->space_waiters--;
 	return ret;

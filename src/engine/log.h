@@ -187,12 +187,12 @@ u8 *lc_log_data(const struct lc_log *l, u32 slot);
 void lc_log_published(struct lc_log *l, const struct lc_chunk *chunk);
 
 /*
- * Wait (the mutex is released) until something changed that lc_log_reserve could use. *SINCE_NS is the request's,
- * and 0 at first. -EIO while the log has failed; what stopped write-back, if that is what the request waits
+ * Wait (the mutex is released) until something changed that lc_log_reserve (ZERO: lc_log_reserve_zero) could use.
+ * SINCE_NS: when the request began. -EIO while the log has failed; what stopped write-back, if that is what the request waits
  * for, and it has failed for longer than stall_timeout_ms; -ESHUTDOWN if the request has waited for longer
  * than client_timeout_ms and its client is gone.
  */
-int lc_log_wait_space(struct lc_log *l, u64 *since_ns);
+int lc_log_wait_space(struct lc_log *l, bool zero, u64 since_ns);
 
 /* Wait (the mutex is released) until write-back has zeroed something, or DEADLINE_NS: then -ETIMEDOUT. */
 int lc_log_wait_zeroed(struct lc_log *l, u64 deadline_ns);

@@ -589,7 +589,7 @@ static int replay_zero(struct recovery *r, u64 id, u32 slot, u64 seq, bool dirty
 	lc_blocks_drop(ring, volume, &at, block + s->crc, UINT32_MAX);
 	if (!dirty)
 		return 0;
-	if (ring->zeros.entries >= ring->zeros.max)
+	if (lc_ring_zeros_full(ring))
 		return lc_fail(r->err, -EUCLEAN,
 			       "%s: segment %llu zeroes a range, and so do more than %u records above the "
 			       "tail: the cache device is corrupt; nothing was changed",

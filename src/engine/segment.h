@@ -88,13 +88,16 @@ static inline u64 lc_slot_offset_bytes(u32 slot)
  */
 bool lc_ring_may_enter(const struct lc_ring *r, u64 id);
 
-/*
- * Can clients not go on before the tail moves? The head has no segment to enter (otherwise it waits for a buffer, or for
- * reclaim), or there are too many ZERO entries above the tail.
- */
+/* Can the head not go on before the tail moves? (Otherwise it waits for a buffer, or for reclaim.) */
 static inline bool lc_ring_starved(const struct lc_ring *r)
 {
-	return r->tail_id + r->nr < r->head_id + 3 || r->zeros.entries >= r->zeros.max;
+	return r->tail_id + r->nr < r->head_id + 3;
+}
+
+/* Can no more ZERO entries be logged before the tail moves? */
+static inline bool lc_ring_zeros_full(const struct lc_ring *r)
+{
+	return r->zeros.entries >= r->zeros.max;
 }
 
 /* May the tail pass segment ID, as far as the backing stores are concerned? (I3) */

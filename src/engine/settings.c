@@ -197,6 +197,8 @@ int lc_cache_set(struct lc_cache *c, const struct lc_setting *k, u64 value, bool
 
 	lc_mutex_lock(&c->core.lock);
 	ret = lc_setting_put(&c->core.settings, k, value, err);
+	if (!ret) /* what an SSD that is attached later keeps counts less */
+		c->core.settings.given |= 1u << k->number;
 	if (!ret && c->volumes[0].log) {
 		wake_all(c);
 		lc_log_unlock(&c->log);

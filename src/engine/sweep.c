@@ -781,6 +781,23 @@ static void write_range(struct lc_sweep *sw, u32 *at)
 		clean_written(sw);
 }
 
+/* A store that has failed, and from which nothing is wanted any more, does not hold up anybody. */
+static void forgive(struct lc_sweep *sw)
+{
+	const struct lc_ring *ring = &sw->core->ring;
+
+	lc_mutex_lock(&sw->core->lock);
+	for (u32 id = 1; id <= LC_VOLUMES_MAX && sw->nr_failing; id++) {
+		struct lc_volume *v = sw->volumes[id];
+
+		if (!v || !v->failing || ring->dirty_of[id] || ring->zeros.blocks_of[id])
+			continue;
+		v->failing = false;
+		sw->nr_failing--;
+	}
+	lc_mutex_unlock(&sw->core->lock);
+}
+
 int lc_sweep_run(struct lc_sweep *sw, u64 upto)
 {
 	u64 began_ns = lc_now_ns();
@@ -805,6 +822,7 @@ int lc_sweep_run(struct lc_sweep *sw, u64 upto)
 				sw->covered = lc_place(id, LC_BLOCK_NR_MAX); /* nothing more of it */
 		}
 	} while (sw->nr_places && !sw->error);
+	forgive(sw);
 	lc_mutex_lock(&sw->core->lock);
 	sw->core->stats.writeback_ns += lc_now_ns() - began_ns;
 	lc_mutex_unlock(&sw->core->lock);

@@ -61,7 +61,8 @@ struct lc_volume {
 	struct lc_log *log;	   /* NULL: straight to the backing store. path.h */
 	u32 log_reads, log_writes; /* steps under way through the log */
 	u32 direct_writes;	   /* and straight */
-	bool flush_backing;	   /* with a log: what went straight before is not flushed yet */
+	bool sampling; /* a cache is being attached: `touched` notes what goes straight meanwhile */
+	int flush_error; /* a flush of the backing store failed that no client asked for: the next one shall know */
 	struct lc_ranges ranges;
 	struct lc_busy reads;
 	u64 touched;  /* samples of the fingerprint that write-back wrote to (bit i: sample i) */
@@ -85,7 +86,7 @@ int lc_volume_read_cached(struct lc_volume *v, u64 block, void *buf, u8 *mask);
 
 /* One request of a client on its way into the log; all zeros at first. */
 struct lc_request {
-	u64 since_ns;	/* when it first waited for space */
+	u64 since_ns;	/* when it began */
 	u64 newest_seq; /* the last record that it is in */
 	u64 attachment; /* of which SSD */
 	bool direct;	/* some of it went straight to the backing store */

@@ -54,8 +54,6 @@ static void publish(struct lc_volume *v, struct lc_request *rq, const struct lc_
 /* Somebody else changes these blocks. [lock; released meanwhile] */
 static int wait_for_ranges(struct lc_volume *v, struct lc_request *rq)
 {
-	if (!rq->since_ns)
-		rq->since_ns = lc_now_ns();
 	lc_ranges_wait(&v->ranges);
 	return lc_core_still_wanted(v->core, rq->since_ns);
 }
@@ -92,7 +90,7 @@ static int write_whole(struct lc_volume *v, struct lc_request *rq, u64 block, u3
 		if (free && (reused || lc_log_reserve(log, v->id, block, LC_MASK_FULL, free, &chunk)))
 			break;
 		if (free)
-			err = lc_log_wait_space(log, &rq->since_ns);
+			err = lc_log_wait_space(log, false, rq->since_ns);
 		else
 			err = wait_for_ranges(v, rq);
 		if (err) {
@@ -180,7 +178,7 @@ static int append_part(struct lc_volume *v, struct lc_request *rq, const struct 
 	int err = lc_core_still_wanted(c, rq->since_ns);
 
 	while (!err && !lc_log_reserve(log, v->id, p->block, mask, 1, &chunk))
-		err = lc_log_wait_space(log, &rq->since_ns);
+		err = lc_log_wait_space(log, false, rq->since_ns);
 	if (err)
 		return err;
 	lc_log_unlock(log);
@@ -201,8 +199,6 @@ static int write_part(struct lc_volume *v, struct lc_request *rq, const struct p
 	u8 mask;
 	int err;
 
-	if (!rq->since_ns)
-		rq->since_ns = lc_now_ns();
 	lc_mutex_lock(&c->lock);
 	err = lc_path_write(v, rq, &log);
 	if (err || !log) {
@@ -272,28 +268,48 @@ int lc_volume_write(struct lc_volume *v, struct lc_request *rq, const void *buf,
 
 /* --- durability --- */
 
+/* A flush failed that no client had asked for: this one shall know. [lock] */
+static int take_flush_error(struct lc_volume *v)
+{
+	int err = v->flush_error;
+
+	v->flush_error = 0;
+	return err;
+}
+
+/* Make durable what went straight to the backing store. */
+static int flush_direct(struct lc_volume *v)
+{
+	int err;
+
+	lc_mutex_lock(&v->core->lock);
+	err = take_flush_error(v);
+	lc_mutex_unlock(&v->core->lock);
+	return err ? err : lc_store_flush(v->backing);
+}
+
 /*
- * Make durable what is in the log up to SEQ (0: all that it has now) of the SSD of that number, and, if DIRECT, what went
- * straight to the backing store. What was in the log of an SSD that was detached since is on the backing store, durably.
+ * Make durable what is in the log up to SEQ (0: all that it has now) of the SSD of that number. What was in the log of an SSD that
+ * was detached since is on the backing store, durably. Without a log: -ENODEV.
  */
-static int make_durable(struct lc_volume *v, u64 seq, u64 attachment, bool direct)
+static int flush_log(struct lc_volume *v, u64 seq, u64 attachment)
 {
 	struct lc_core *c = v->core;
 	struct lc_log *log;
-	int err = 0;
+	int err = 0, failed;
 
 	lc_mutex_lock(&c->lock);
 	log = lc_path_read(v);
-	direct |= !log || v->flush_backing;
-	if (log) {
-		if (!attachment || attachment == c->attachment)
-			err = lc_log_commit(log, seq ? seq : lc_log_newest_seq(log));
-		lc_path_read_done(v);
-		lc_log_unlock(log);
-	} else {
+	if (!log) {
 		lc_mutex_unlock(&c->lock);
+		return -ENODEV;
 	}
-	return !err && direct ? lc_store_flush(v->backing) : err;
+	if (!attachment || attachment == c->attachment)
+		err = lc_log_commit(log, seq ? seq : lc_log_newest_seq(log));
+	failed = take_flush_error(v);
+	lc_path_read_done(v);
+	lc_log_unlock(log);
+	return err ? err : failed;
 }
 
 int lc_volume_finish(struct lc_volume *v, const struct lc_request *rq, unsigned flags)
@@ -303,15 +319,15 @@ int lc_volume_finish(struct lc_volume *v, const struct lc_request *rq, unsigned 
 	if (!(flags & LC_FUA))
 		return 0;
 	if (rq->newest_seq)
-		err = make_durable(v, rq->newest_seq, rq->attachment, rq->direct);
-	else if (rq->direct)
-		err = lc_store_flush(v->backing);
-	return err;
+		err = flush_log(v, rq->newest_seq, rq->attachment);
+	if (err == -ENODEV)
+		err = 0;
+	return !err && rq->direct ? flush_direct(v) : err;
 }
 
 int lc_write(struct lc_volume *v, const void *buf, u32 len_bytes, u64 offset_bytes, unsigned flags)
 {
-	struct lc_request rq = {0};
+	struct lc_request rq = {.since_ns = lc_now_ns()};
 	int err;
 
 	assert(offset_bytes + len_bytes <= v->size_bytes && !(flags & ~LC_FUA));
@@ -322,12 +338,14 @@ int lc_write(struct lc_volume *v, const void *buf, u32 len_bytes, u64 offset_byt
 int lc_flush(struct lc_volume *v)
 {
 	struct lc_core *c = v->core;
+	int err;
 
 	lc_mutex_lock(&c->lock);
 	c->client_ops++;
 	c->stats.flushes++;
 	lc_mutex_unlock(&c->lock);
-	return make_durable(v, 0, 0, false);
+	err = flush_log(v, 0, 0);
+	return err == -ENODEV ? flush_direct(v) : err;
 }
 
 int lc_path_write(struct lc_volume *v, struct lc_request *rq, struct lc_log **log)
@@ -336,13 +354,13 @@ int lc_path_write(struct lc_volume *v, struct lc_request *rq, struct lc_log **lo
 	int err = 0;
 
 	while (c->hold && !err) {
-		if (!rq->since_ns)
-			rq->since_ns = lc_now_ns();
 		c->path_waiters++;
 		lc_cond_wait(&c->path, &c->lock, LC_FOREVER);
 		c->path_waiters--;
 		err = lc_core_still_wanted(c, rq->since_ns);
 	}
+	if (!err && rq->direct) /* a step that went straight may have taken long */
+		err = lc_core_still_wanted(c, rq->since_ns);
 	*log = err ? NULL : v->log;
 	v->log_writes += *log != NULL;
 	return err;

@@ -108,6 +108,7 @@ static int advance_tail(struct lc_writeback *w)
 		lc_ring_set_tail(ring, tail);
 	c->meta.sb.tail_id = tail;
 	c->meta.sb.tail_seq = lc_ring_segment(ring, tail)->last_seq + 1;
+	c->meta.sb.durable_seq = w->log->durable_seq; /* somebody else may write this page before we do */
 	lc_mutex_unlock(&c->lock);
 	err = write_superblock(w);
 	if (err)
@@ -143,15 +144,16 @@ static u64 target(struct lc_writeback *w)
 	u64 segment_bytes = (u64)ring->segment_blocks * LC_BLOCK;
 	u64 batch = c->settings.batch_bytes / segment_bytes;
 	bool quiet = idle(w, lc_now_ns());
+	bool wanted = lc_ring_starved(ring) || lc_ring_zeros_full(ring);
 	bool much = (ring->head_id - tail) * 100 > (u64)c->settings.dirty_low_percent * ring->nr;
 
-	if (durable <= tail || w->held)
+	if (durable <= tail)
 		return tail;
 	if (w->drain_id > tail)
 		return durable;
 	/* Clients wait for the tail, or for zeros; or a sweep has failed, and only another one shows that it works again. */
-	if (!(w->log->space_waiters && lc_ring_starved(ring)) && !w->log->zero_waiters &&
-	    !c->stalled_since_ns && !(c->settings.writeback && (quiet || much)))
+	if (!(w->log->space_waiters && wanted) && !w->log->zero_waiters && !c->stalled_since_ns &&
+	    !(c->settings.writeback && (quiet || much)))
 		return tail;
 	/* Who fails holds the tail; the others' blocks lie behind what it would take. */
 	if (w->sweep.nr_failing)
@@ -266,21 +268,13 @@ static void writeback_main(void *arg)
 	lc_sweep_close(&w->sweep);
 }
 
-void lc_writeback_release(struct lc_writeback *w)
-{
-	lc_mutex_lock(&w->core->lock);
-	w->held = false;
-	lc_cond_broadcast(&w->log->progress);
-	lc_mutex_unlock(&w->core->lock);
-}
-
 void lc_writeback_interrupt(struct lc_writeback *w)
 {
 	w->interrupted = true;
 	lc_cond_broadcast(&w->done);
 }
 
-int lc_writeback_drain(struct lc_writeback *w)
+int lc_writeback_drain(struct lc_writeback *w, u64 deadline_ns)
 {
 	struct lc_core *c = w->core;
 	u64 upto, errors;
@@ -301,8 +295,10 @@ int lc_writeback_drain(struct lc_writeback *w)
 			err = -ECANCELED;
 			break;
 		}
-		lc_cond_wait(&w->done, &c->lock, LC_FOREVER);
-		if (w->errors != errors && c->ring.tail_id < upto)
+		err = lc_cond_wait(&w->done, &c->lock, deadline_ns);
+		if (c->ring.tail_id >= upto)
+			err = 0;
+		else if (w->errors != errors)
 			err = w->last_error;
 	}
 	if (!--w->sweep.hurries) /* one that fails is no reason to leave another one waiting */

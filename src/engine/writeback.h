@@ -25,7 +25,6 @@ struct lc_writeback {
 
 	struct lc_thread thread;
 	bool started, stop;
-	bool held;	  /* nothing is written back yet: lc_writeback_release */
 	bool interrupted; /* nobody waits for a drain any more */
 	bool running;	  /* start_result is set */
 	int start_result;
@@ -49,12 +48,13 @@ void lc_writeback_destroy(struct lc_writeback *w);
 int lc_writeback_start(struct lc_writeback *w, struct lc_error *err);
 void lc_writeback_stop(struct lc_writeback *w);
 
-/* Set `held` before the start to keep it from writing back until this. */
-void lc_writeback_release(struct lc_writeback *w);
 /* All drains, also later ones, return -ECANCELED. [lock] */
 void lc_writeback_interrupt(struct lc_writeback *w);
 
-/* Write back all that is in the log now, and wait for it. What a store answered if it failed. */
-int lc_writeback_drain(struct lc_writeback *w);
+/*
+ * Write back all that is in the log now, and wait for it. What a store answered if it failed; -ETIMEDOUT after
+ * DEADLINE_NS; -ECANCELED: see above.
+ */
+int lc_writeback_drain(struct lc_writeback *w, u64 deadline_ns);
 
 #endif

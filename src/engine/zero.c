@@ -39,12 +39,12 @@ static bool is_fast(const struct lc_volume *v, bool trim)
 }
 
 /* Let write-back get ahead of a slow store that has much to zero. [lock; released meanwhile] */
-static void pace(struct lc_volume *v, struct lc_log *log)
+static void pace(struct lc_volume *v, struct lc_log *log, u64 since_ns)
 {
 	struct lc_core *c = v->core;
-	u64 end_ns = lc_now_ns() + c->settings.client_timeout_ms * LC_NS_PER_MS / 2;
+	u64 end_ns = since_ns + c->settings.client_timeout_ms * LC_NS_PER_MS / 2;
 
-	while (c->ring.zeros.blocks_of[v->id] > SLOW_PENDING_BLOCKS)
+	while (c->ring.zeros.blocks_of[v->id] > SLOW_PENDING_BLOCKS && lc_now_ns() < end_ns)
 		if (lc_log_wait_zeroed(log, end_ns))
 			break;
 }
@@ -78,11 +78,11 @@ static int zero_range(struct lc_volume *v, struct lc_request *rq, u64 block, u32
 		return err;
 	}
 	if (!is_fast(v, trim))
-		pace(v, log);
+		pace(v, log, rq->since_ns);
 	lc_range_enter_first(&v->ranges, &range);
 	err = lc_core_still_wanted(c, rq->since_ns);
 	while (!err && !lc_log_reserve_zero(log, v->id, block, nr, trim, &chunk))
-		err = lc_log_wait_space(log, &rq->since_ns);
+		err = lc_log_wait_space(log, true, rq->since_ns);
 	if (!err) {
 		lc_log_unlock(log);
 		/* Nobody reads it; but what an earlier use of the buffer left there is nobody's business. */

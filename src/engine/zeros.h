@@ -64,7 +64,7 @@ static inline bool lc_zeros_cover(const struct lc_zeros *z, u64 place)
 	return e && e->place <= place;
 }
 
-/* SLOT will hold a ZERO or TRIM entry. There is room: not lc_ring_starved. */
+/* SLOT will hold a ZERO or TRIM entry. There is room: not lc_ring_zeros_full. */
 void lc_zeros_claim(struct lc_ring *r, u32 slot);
 /* The entry in SLOT, whose key and length are in place, is the newest for its range. */
 void lc_zeros_add(struct lc_ring *r, u32 slot);
