@@ -277,6 +277,101 @@ static void a_backing_store_that_fails_keeps_the_cache(void **state)
 	must(lc_cache_close(cache), "close");
 }
 
+/* --- what a review found --- */
+
+/* The copy of a block of X bytes on the SSD rots. */
+static void rot(u8 x)
+{
+	unsigned found = 0;
+
+	for (u64 block = 256; block < 4 * MIB / LC_BLOCK; block++) {
+		u8 *p = mem_block(&ssd, block);
+
+		if (p[0] == x && p[LC_BLOCK - 1] == x && !memcmp(p, p + 1, LC_BLOCK - 1)) {
+			p[100] ^= 1;
+			found++;
+		}
+	}
+	assert_int_equal(found, 1);
+}
+
+/* I10: a lost block never turns into what the backing store has of it. */
+static void lost_blocks_keep_the_cache(void **state)
+{
+	struct lc_volume_spec spec = {"", &disk.store};
+	u8 buf[LC_BLOCK];
+
+	(void)state;
+	must(lc_cache_close(cache), "close");
+	settings.writeback = false;
+	must(lc_cache_open(&ssd.store, &spec, 1, &settings, &cache, &error), error.text);
+	must(lc_cache_start(cache, &error), error.text);
+	memset(buf, 0x22, sizeof buf);
+	must(lc_write(lc_cache_volume(cache, 0), buf, LC_BLOCK, 37 * LC_BLOCK, LC_FUA), "write");
+	must(lc_cache_close(cache), "close");
+	rot(0x22);
+	must(lc_cache_open(&ssd.store, &spec, 1, &settings, &cache, &error), error.text);
+	must(lc_cache_start(cache, &error), error.text);
+	must(lc_cache_drain(cache), "drain");
+	assert_int_equal(lc_cache_detach(cache, &error), -EUCLEAN);
+	assert_says(&error, "are lost");
+	assert_int_equal(lc_read(lc_cache_volume(cache, 0), buf, LC_BLOCK, 37 * LC_BLOCK), -EIO);
+	/* Once it is overwritten, nothing is lost any more; nor is what is written without the cache. */
+	memset(buf, 0x33, sizeof buf);
+	must(lc_write(lc_cache_volume(cache, 0), buf, LC_BLOCK, 37 * LC_BLOCK, 0), "write");
+	must(lc_cache_detach(cache, &error), error.text);
+	assert_memory_equal(disk.data + 37 * LC_BLOCK, buf, LC_BLOCK);
+	must(lc_cache_attach(cache, &ssd.store, &error), error.text);
+	must(lc_read(lc_cache_volume(cache, 0), buf, LC_BLOCK, 37 * LC_BLOCK), "read");
+	must(lc_cache_close(cache), "close");
+}
+
+/* A flush that fails while attaching may have lost what clients wrote: one of them has to hear of it. */
+static void a_failed_flush_is_not_swallowed(void **state)
+{
+	struct lc_volume *v = lc_cache_volume(cache, 0);
+	u8 buf[LC_BLOCK] = {4};
+
+	(void)state;
+	must(lc_write(v, buf, LC_BLOCK, 0, 0), "write");
+	disk.flush_error = -EIO;
+	assert_int_equal(lc_cache_attach(cache, &ssd.store, &error), -EIO);
+	assert_says(&error, "flush fails");
+	assert_false(lc_cache_has_ssd(cache));
+	disk.flush_error = 0;
+	assert_int_equal(lc_flush(v), -EIO);
+	must(lc_flush(v), "flush");
+	must(lc_cache_attach(cache, &ssd.store, &error), error.text);
+	must(lc_cache_close(cache), "close");
+}
+
+/* The fingerprint counts again when a detach has failed halfway through the volume table. */
+static void a_failed_detach_keeps_the_fingerprint(void **state)
+{
+	struct lc_volume_spec spec = {"", &disk.store};
+	struct lc_volume *v = lc_cache_volume(cache, 0);
+	u8 buf[LC_BLOCK];
+
+	(void)state;
+	must(lc_cache_attach(cache, &ssd.store, &error), error.text);
+	memset(buf, 7, sizeof buf);
+	must(lc_write(v, buf, LC_BLOCK, 37 * LC_BLOCK, 0), "write");
+	must(lc_cache_drain(cache), "drain");
+	ssd.write_error = -EIO;
+	assert_true(lc_cache_detach(cache, &error) < 0);
+	ssd.write_error = 0;
+	while (lc_flush(v)) /* until the log is written again */
+		(void)stopped();
+	must(lc_cache_close(cache), "close");
+	/* Somebody changes the disk: every sample, and the block that is cached. */
+	memset(disk.data, 9, NR_CLIENTS * PART_BYTES);
+	must(lc_cache_open(&ssd.store, &spec, 1, &settings, &cache, &error), error.text);
+	must(lc_cache_start(cache, &error), error.text);
+	must(lc_read(lc_cache_volume(cache, 0), buf, LC_BLOCK, 37 * LC_BLOCK), "read");
+	assert_int_equal(buf[0], 9);
+	must(lc_cache_close(cache), "close");
+}
+
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -287,6 +382,9 @@ int main(void)
 		T(a_dirty_cache_is_not_attached),
 		T(only_one_at_a_time),
 		T(a_backing_store_that_fails_keeps_the_cache),
+		T(lost_blocks_keep_the_cache),
+		T(a_failed_flush_is_not_swallowed),
+		T(a_failed_detach_keeps_the_fingerprint),
 	};
 
 	return cmocka_run_group_tests(tests, mem_quiet, NULL);
