@@ -391,15 +391,15 @@ static void entries_that_zero_count_until_the_tail_passes(void **state)
 	open_segment(1);
 	open_segment(2);
 	for (u32 i = 0; i < max; i++) {
-		assert_false(lc_ring_starved(&ring));
+		assert_false(lc_ring_zeros_full(&ring));
 		zero_at(1 + i % 2, 1, 0, 10); /* each supersedes the one before */
 	}
 	assert_int_equal(ring.zeros.nr, 1);
-	assert_true(lc_ring_starved(&ring));
+	assert_true(lc_ring_zeros_full(&ring));
 	lc_ring_set_tail(&ring, 1);
 	assert_int_equal(ring.tail_id, 1);
 	assert_int_equal(ring.zeros.entries, max / 2);
-	assert_false(lc_ring_starved(&ring));
+	assert_false(lc_ring_zeros_full(&ring));
 	assert_int_equal(lc_ring_segment(&ring, 1)->zero_entries, 0);
 	assert_int_equal(lc_ring_segment(&ring, 2)->zero_entries, max / 2);
 	lc_ring_set_tail(&ring, 2);
