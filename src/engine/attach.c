@@ -265,8 +265,10 @@ static int attach(struct lc_cache *c, struct lc_store *ssd, void *scratch, struc
 	}
 	ret = settle(c, scratch, err);
 	lc_mutex_lock(&c->core.lock);
-	if (!ret)
+	if (!ret) {
+		lc_settings_take_kept(&c->core.settings, &c->core.meta.sb);
 		switch_path(c, &c->log);
+	}
 	c->core.hold = false;
 	for (unsigned i = 0; i < c->nr_volumes; i++)
 		c->volumes[i].sampling = false;

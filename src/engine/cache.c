@@ -196,6 +196,7 @@ static void forget_ssd(struct lc_cache *c)
 	memset(c->by_id, 0, sizeof c->by_id);
 	memset(c->changed, 0, sizeof c->changed);
 	memset(c->rewrite, 0, sizeof c->rewrite);
+	lc_mutex_lock(&c->core.lock); /* somebody may be looking at these */
 	for (unsigned i = 0; c->volumes && i < c->nr_volumes; i++) {
 		c->volumes[i].id = 0;
 		c->volumes[i].touched = 0;
@@ -203,6 +204,7 @@ static void forget_ssd(struct lc_cache *c)
 	}
 	c->core.stalled_since_ns = 0;
 	c->core.ssd = NULL;
+	lc_mutex_unlock(&c->core.lock);
 }
 
 static void destroy(struct lc_cache *c)
@@ -246,10 +248,7 @@ int lc_ssd_open(struct lc_cache *c, bool attach, struct lc_error *err)
 	}
 	c->log.epoch = c->core.meta.sb.epoch;
 	c->log.first = c->core.meta.sb.first;
-	lc_mutex_lock(&c->core.lock);
-	lc_settings_take_kept(&c->core.settings, &c->core.meta.sb);
 	c->core.attachment++;
-	lc_mutex_unlock(&c->core.lock);
 	return 0;
 }
 
@@ -306,6 +305,7 @@ int lc_cache_open(struct lc_store *ssd, const struct lc_volume_spec *specs, unsi
 			destroy(c);
 			return ret;
 		}
+		lc_settings_take_kept(&c->core.settings, &c->core.meta.sb);
 		for (unsigned i = 0; i < nr_specs; i++)
 			c->volumes[i].log = &c->log;
 		c->state = LC_CACHE_ATTACHED;

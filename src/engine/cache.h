@@ -51,7 +51,7 @@ int lc_ssd_open(struct lc_cache *c, bool attach, struct lc_error *err);
 int lc_ssd_close(struct lc_cache *c, int err);
 /* --- settings.c --- */
 
-/* What the SSD keeps of settings that were not given explicitly. [lock, if clients are there] */
+/* Take what the SSD keeps of settings, unless they were given explicitly. [lock, if clients are there] */
 void lc_settings_take_kept(struct lc_settings *s, const struct lc_superblock *sb);
 
 /* --- cache.c --- */

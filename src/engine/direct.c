@@ -112,14 +112,15 @@ static int enter(struct lc_volume *v, struct lc_request *rq, struct lc_range *ra
 	v->direct_writes++;
 	rq->direct = true;
 	c->client_ops++;
-	if (v->sampling)
-		v->touched |= lc_samples_in(v->size_bytes, range->block, range->nr);
 	return 1;
 }
 
 static void leave(struct lc_volume *v, struct lc_range *range)
 {
 	lc_mutex_lock(&v->core->lock);
+	/* At the end: a sample that was taken while this was under way is not to be trusted. */
+	if (v->sampling)
+		v->touched |= lc_samples_in(v->size_bytes, range->block, range->nr);
 	lc_range_leave(&v->ranges, range);
 	v->direct_writes--;
 	lc_path_done(v);
