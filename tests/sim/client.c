@@ -108,30 +108,44 @@ static void do_read(struct client *c, unsigned volume)
 	oracle_read_done(ticket, volume, sector, nr, buf, r);
 }
 
+static void keep_promise(struct oracle_promise p)
+{
+	oracle_kept(p);
+	if (p.tick && !p.loose)
+		bytes_durable(ORACLE_ALL_VOLUMES, p.tick);
+}
+
 static void do_flush(struct client *c, unsigned volume)
 {
+	struct oracle_promise promise;
 	u32 tick = oracle_tick();
 	int r;
 
+	promise = oracle_promise(tick);
 	sim_trace("flush submit (tick %u)", tick);
 	r = lc_flush(volume_of(c->history, volume));
 	sim_trace("flush of %u done: %d", volume, r);
-	if (!r)
-		durable_at(c->history->no_ssd ? volume : ORACLE_ALL_VOLUMES, tick);
-	else if (!c->history->faults)
+	if (!r) {
+		durable_at(volume, tick);
+		keep_promise(promise);
+	} else if (!c->history->faults)
 		sim_fail("a flush failed with %d, but no store did", r);
 }
 
 static void do_drain(struct client *c)
 {
+	struct oracle_promise promise;
 	u32 tick = oracle_tick();
 	int r;
 
+	promise = oracle_promise(tick);
 	sim_trace("drain (tick %u)", tick);
 	r = lc_cache_drain(c->history->cache);
 	sim_trace("drained: %d", r);
-	if (!r && !c->history->no_ssd)
-		durable_at(ORACLE_ALL_VOLUMES, tick);
+	if (r == -EBUSY && c->history->switches)
+		return;
+	if (!r && !promise.loose)
+		keep_promise(promise);
 	else if (r && !c->history->faults)
 		sim_fail("a drain failed with %d, but no store did", r);
 }
@@ -213,6 +227,8 @@ static void client_main(void *arg)
 		u32 k = sim_below(total);
 
 		h->nr_ops++;
+		if (h->state == LC_CACHE_ATTACHING && sim_one_in(3))
+			switch_watch(h);
 		if (w->drains && sim_below(1000) < w->drains)
 			do_drain(c);
 		else if (sim_one_in(50))
@@ -258,6 +274,10 @@ void clients_run(struct history *h)
 			c->load.flush = c->load.fua_percent = 0;
 		fibers[i] = sim_fiber_start(names[i], client_main, c);
 	}
+	if (h->switches)
+		switch_start(h);
 	for (i = 0; i < h->nr_clients; i++)
 		sim_fiber_join(fibers[i]);
+	if (h->switches)
+		switch_finish(h);
 }

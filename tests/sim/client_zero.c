@@ -71,6 +71,14 @@ static bool trim_works(const struct client *c, unsigned volume)
 	return s->store.can_punch && (s->punch_works || !c->history->no_ssd);
 }
 
+/* With a cache that comes and goes nobody can tell what a store does that claims too much. */
+static bool trim_depends(const struct client *c, unsigned volume)
+{
+	const struct store_sim *s = &c->history->backing[volume];
+
+	return c->history->mixed && s->store.can_punch && !s->punch_works;
+}
+
 /* Does the backing store say that it need not write what it zeroes? */
 static bool is_fast(const struct client *c, unsigned volume, unsigned flags)
 {
@@ -130,6 +138,8 @@ void do_trim(struct client *c, unsigned volume)
 	u64 at, len;
 	int r;
 
+	if (trim_depends(c, volume))
+		return;
 	draw_zeros(c, volume, &sector, &nr);
 	at = (u64)sector * LC_SECTOR;
 	len = trim_works(c, volume) ? whole_blocks(&at, (u64)nr * LC_SECTOR) : 0;
@@ -177,6 +187,8 @@ void do_zero_bytes(struct client *c, unsigned volume, u32 at, u32 len, bool trim
 	u64 from = bytes_offset(volume) + at, first = from, n = len;
 	int r;
 
+	if (trim && trim_depends(c, volume))
+		return;
 	if (trim) {
 		n = trim_works(c, volume) ? whole_blocks(&first, len) : 0;
 		effect = n > 0;
@@ -201,7 +213,8 @@ bool do_whole(struct client *c, unsigned volume, bool trim)
 	u32 version = 0;
 	int r;
 
-	if (!bytes_may_write(volume) || h->limits.sectors < h->nr_sectors[volume])
+	if (!bytes_may_write(volume) || h->limits.sectors < h->nr_sectors[volume] ||
+	    (trim && trim_depends(c, volume)))
 		return false;
 	end = trim ? whole_blocks(&from, size) : size;
 	if (end > bytes_offset(volume) && effect) /* always, but for a short region behind a trim */

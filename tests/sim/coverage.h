@@ -55,7 +55,35 @@
 	X(REFUSED_STRANGE, "refused: a strange volume instead")             \
 	X(ONE_FAILS, "one volume fails, the others are drained")            \
 	X(NO_SSD, "lives without an SSD")                                   \
-	X(NO_SSD_BETWEEN, "the same between two lives with one")
+	X(NO_SSD_BETWEEN, "the same between two lives with one")            \
+	X(ATTACHED, "a cache attached while clients work")                  \
+	X(ATTACHED_AGAIN, "one that was detached before")                   \
+	X(ATTACHED_LEFT, "one that was closed, but not detached")           \
+	X(LEFT_AGAIN, "a crash while attaching that, and another try")      \
+	X(ATTACHED_OTHER, "another one than before")                        \
+	X(ATTACHED_NEW, "one that was formatted meanwhile")                 \
+	X(ATTACH_SEEN, "clients saw that attaching had switched")           \
+	X(ATTACH_FAILED, "attaching failed")                                \
+	X(ATTACH_CANCELED, "attaching was interrupted")                     \
+	X(REFUSED_DIRTY, "refused: attaching somebody's dirty cache")       \
+	X(REFUSED_OWN, "refused: attaching the volumes' own dirty cache")   \
+	X(REFUSED_SECOND, "refused: attaching a second one")                \
+	X(REFUSED_NONE, "refused: detaching none")                          \
+	X(DETACHED, "a cache detached while clients work")                  \
+	X(DETACH_FAILED, "detaching failed")                                \
+	X(SWITCHES_FIVE, "attached and detached five times in a life")      \
+	X(CRASH_ATTACHING, "a crash while attaching")                       \
+	X(CRASH_SWITCHED, "the same, and it was known to have switched")    \
+	X(CRASH_ATTACHED, "a crash after attaching")                        \
+	X(CRASH_DETACHING, "a crash while detaching")                       \
+	X(CRASH_DETACHED, "a crash after detaching")                        \
+	X(OPEN_DETACHED, "opened with one that was detached")               \
+	X(OPEN_WITHOUT, "opened without, after a detach")                   \
+	X(SETTING, "a setting changed while clients work")                  \
+	X(SETTING_KEPT, "a setting kept")                                   \
+	X(SETTING_FAILED, "a setting that could not be kept")               \
+	X(SETTING_BACK, "a setting that had been kept, after opening")      \
+	X(SETTING_ATTACHED, "the same, after attaching")
 
 #define COVERAGE_ENUM(name, text) COVER_##name,
 enum cover { COVERAGE(COVERAGE_ENUM) NR_COVER };

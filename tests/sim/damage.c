@@ -15,12 +15,13 @@ void damage_metadata(struct history *h)
 	struct lc_page_info info[2];
 
 	for (i = 0; i < 2; i++)
-		if (lc_page_verify(h->ssd.now + (2 * page + i) * LC_BLOCK, page, &info[i]) !=
+		if (lc_page_verify(h->ssd->sim.now + (2 * page + i) * LC_BLOCK, page, &info[i]) !=
 		    LC_PAGE_OK)
 			return;
 	if (info[0].generation != info[1].generation)
 		copy = info[1].generation > info[0].generation;
-	store_sim_rot(&h->ssd, (2 * page + copy) * LC_BLOCK + sim_below(256), sim_between(1, 256));
+	store_sim_rot(&h->ssd->sim, (2 * page + copy) * LC_BLOCK + sim_below(256),
+		      sim_between(1, 256));
 	h->covered[COVER_METADATA] = true;
 	h->metadata_damaged = true; /* once: the other copy may stay the only one for long */
 }
@@ -32,13 +33,14 @@ void damage_metadata(struct history *h)
  */
 void damage(struct history *h)
 {
-	u64 zone = lc_cache_min_bytes(h->segment_bytes) - LC_SEGMENTS_MIN * h->segment_bytes;
-	u64 place = zone + sim_rand() % (h->ssd.store.size_bytes - zone - LC_BLOCK);
+	u64 zone = lc_cache_min_bytes(h->ssd->segment_bytes) -
+		   LC_SEGMENTS_MIN * h->ssd->segment_bytes;
+	u64 place = zone + sim_rand() % (h->ssd->sim.store.size_bytes - zone - LC_BLOCK);
 
 	if (sim_one_in(2))
-		store_sim_rot(&h->ssd, place, sim_log_between(1, LC_BLOCK));
+		store_sim_rot(&h->ssd->sim, place, sim_log_between(1, LC_BLOCK));
 	else
-		store_sim_bad_range(&h->ssd, place, sim_log_between(1, LC_BLOCK));
+		store_sim_bad_range(&h->ssd->sim, place, sim_log_between(1, LC_BLOCK));
 	h->damaged = h->covered[COVER_DAMAGE] = true;
 	if (h->before_valid)
 		return;

@@ -54,30 +54,41 @@ void fill_volume(struct history *h, unsigned v, bool preset)
 	bytes_begin(v, region, len, initial);
 }
 
-void draw_cache(struct history *h)
+static void draw_ssd(struct history *h, struct ssd *s, const char *name)
 {
 	u64 size;
 
-	h->segment_bytes = LC_SEGMENT_MIN_BYTES << sim_below(4);
+	s->segment_bytes = LC_SEGMENT_MIN_BYTES << sim_below(4);
 	if (h->scenario == SCENARIO_FULL)
-		h->segment_bytes = LC_SEGMENT_MIN_BYTES;
+		s->segment_bytes = LC_SEGMENT_MIN_BYTES;
 	else if (h->scenario == SCENARIO_STAMMER || h->scenario == SCENARIO_PATCHWORK ||
 		 h->scenario == SCENARIO_SUPERSEDE)
-		h->segment_bytes = LC_SEGMENT_MIN_BYTES << sim_between(2, 3);
+		s->segment_bytes = LC_SEGMENT_MIN_BYTES << sim_between(2, 3);
 	else if (h->scenario == SCENARIO_PENDING) /* room for all entries that may be pending */
-		h->segment_bytes = LC_SEGMENT_MIN_BYTES << sim_between(1, 3);
-	size = lc_cache_min_bytes(h->segment_bytes);
-	size += (u64)h->segment_bytes * (sim_one_in(3) ? 0 : sim_log_between(1, 20));
+		s->segment_bytes = LC_SEGMENT_MIN_BYTES << sim_between(1, 3);
+	size = lc_cache_min_bytes(s->segment_bytes);
+	size += (u64)s->segment_bytes * (sim_one_in(3) ? 0 : sim_log_between(1, 20));
 	if (h->scenario == SCENARIO_FULL)
-		size = lc_cache_min_bytes(h->segment_bytes) +
-		       (u64)h->segment_bytes * sim_between(3, 7);
+		size = lc_cache_min_bytes(s->segment_bytes) +
+		       (u64)s->segment_bytes * sim_between(3, 7);
 	if (h->scenario == SCENARIO_PENDING)
-		size = lc_cache_min_bytes(h->segment_bytes) +
-		       (u64)h->segment_bytes * sim_between(8, 40);
+		size = lc_cache_min_bytes(s->segment_bytes) +
+		       (u64)s->segment_bytes * sim_between(8, 40);
 	if (sim_one_in(3))
-		size += sim_below(h->segment_bytes);
-	store_sim_reset(&h->ssd, "ssd", size, sim_one_in(2) ? LC_SECTOR : LC_BLOCK, false);
-	sim_trace("ssd: %llu bytes, segments of %u", (unsigned long long)size, h->segment_bytes);
+		size += sim_below(s->segment_bytes);
+	store_sim_reset(&s->sim, name, size, sim_one_in(2) ? LC_SECTOR : LC_BLOCK, false);
+	s->formatted = s->voided = s->detached = false;
+	sim_trace("%s: %llu bytes, segments of %u", name, (unsigned long long)size, s->segment_bytes);
+}
+
+void draw_cache(struct history *h)
+{
+	static const char *const names[SIM_SSDS] = {"ssd", "ssd2"};
+	unsigned i;
+
+	for (i = 0; i < (h->switches ? SIM_SSDS : 1); i++)
+		draw_ssd(h, &h->ssds[i], names[i]);
+	h->ssd = &h->ssds[0];
 }
 
 static void draw_settings(struct history *h)
@@ -92,14 +103,14 @@ static void draw_settings(struct history *h)
 	s->writeback = !sim_one_in(4);
 	s->dirty_low_percent = lows[sim_below(4)];
 	s->idle_ms = idles[sim_below(4)];
-	s->batch_bytes = sim_one_in(2) ? 0 : (u64)h->segment_bytes * sim_between(1, 8);
+	s->batch_bytes = sim_one_in(2) ? 0 : (u64)h->ssd->segment_bytes * sim_between(1, 8);
 	s->flush_interval_ms = intervals[sim_below(4)];
 	s->retry_ms = sim_between(1, 20);
 	/* Virtual time: only a store that fails lets it pass. */
 	s->stall_timeout_ms = h->faults && sim_one_in(2) ? sim_log_between(5, 200) : 30000;
 	if (h->scenario == SCENARIO_FULL) {
 		s->nr_buffers = sim_between(4, 10);
-		s->batch_bytes = (u64)h->segment_bytes * sim_between(4, 8);
+		s->batch_bytes = (u64)h->ssd->segment_bytes * sim_between(4, 8);
 		s->dirty_low_percent = 100;
 		s->flush_interval_ms = 0;
 	} else if (h->scenario == SCENARIO_PATCHWORK) {
@@ -116,8 +127,8 @@ static void draw_faults(struct history *h)
 	unsigned v;
 	struct store_sim *s;
 
-	for (v = 0; v <= h->nr_volumes; v++) {
-		s = v ? &h->backing[v - 1] : &h->ssd;
+	for (v = 0; v <= h->nr_volumes + (h->switches ? SIM_SSDS - 1 : 0); v++) {
+		s = v > h->nr_volumes ? &h->ssds[1].sim : v ? &h->backing[v - 1] : &h->ssds[0].sim;
 		s->faults = (struct sim_faults){0};
 		/* What a failed flush loses, nobody can have again without a log. */
 		s->patient_flush = h->no_ssd;
@@ -130,7 +141,7 @@ static void draw_faults(struct history *h)
 			s->faults.write_ppm = sim_log_between(100, 20000);
 		if (sim_one_in(2))
 			s->faults.flush_ppm = sim_log_between(1000, 100000);
-		if (v && sim_one_in(2))
+		if (v && v <= h->nr_volumes && sim_one_in(2))
 			s->faults.zero_ppm = sim_log_between(1000, 500000);
 		if (sim_one_in(3)) {
 			s->faults.gone_ns = sim_now() + sim_log_between(1000, 20000000);
@@ -223,7 +234,9 @@ void draw_life(struct history *h, bool last, bool must_crash)
 		h->ops_per_client = sim_below(4);
 		h->crash_steps = sim_between(1, 100);
 	}
-	h->one_fails = h->nr_served > 1 && !h->no_ssd && h->drain && sim_one_in(2);
+	if (h->switches)
+		switch_life_begins(h);
+	h->one_fails = h->nr_served > 1 && !h->no_ssd && !h->switches && h->drain && sim_one_in(2);
 	h->zero_lost = last && h->damaged && sim_one_in(2);
 	h->closed = h->drained = h->lost = false;
 	h->open_error = 0;

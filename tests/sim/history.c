@@ -20,7 +20,7 @@
 
 const char *const volume_names[ORACLE_VOLUMES_MAX] = {"", "one", "two", "three"};
 
-void history_create(struct history *h, unsigned nr_volumes, bool faults, bool cacheless)
+void history_create(struct history *h, unsigned nr_volumes, bool faults, bool cacheless, bool switches)
 {
 	unsigned v;
 
@@ -29,7 +29,11 @@ void history_create(struct history *h, unsigned nr_volumes, bool faults, bool ca
 	h->faults = faults;
 	h->cacheless = cacheless;
 	h->limits = LIMITS_NONE;
-	store_sim_create(&h->ssd, SIM_SSD_MAX_BYTES);
+	h->switches = switches;
+	h->ssd = &h->ssds[0];
+	for (v = 0; v < SIM_SSDS; v++)
+		store_sim_create(&h->ssds[v].sim, SIM_SSD_MAX_BYTES);
+	store_sim_create(&h->dirty, SIM_SSD_MAX_BYTES);
 	for (v = 0; v < nr_volumes; v++)
 		store_sim_create(&h->backing[v], (SIM_VOLUME_MAX_BLOCKS + 1) * LC_BLOCK);
 	store_sim_create(&h->spare, SIM_SPARE_BYTES);
@@ -40,7 +44,7 @@ void history_covers(struct history *h, const struct lc_stats *st)
 {
 	u64 laps;
 
-	if (h->no_ssd)
+	if (!st->nr_segments)
 		return;
 	laps = st->head_id / st->nr_segments;
 	if (st->dirty_segments + 2 >= st->nr_segments)
@@ -65,17 +69,17 @@ static void enter_stage(struct history *h, enum stage stage)
 static void format_main(void *arg)
 {
 	struct history *h = arg;
-	struct lc_format_options o = {.segment_bytes = h->segment_bytes,
+	struct lc_format_options o = {.segment_bytes = h->ssd->segment_bytes,
 				      .label = sim_one_in(2) ? "simulated" : NULL};
 	struct lc_error err = {.text = ""};
 	int r;
 
 	if (sim_one_in(6))
 		sim_plan_crash(sim_log_between(1, 100));
-	r = lc_cache_format(&h->ssd.store, &o, &err);
+	r = lc_cache_format(&h->ssd->sim.store, &o, &err);
 	if (r)
 		sim_fail("lc_cache_format: %d, %s", r, err.text);
-	r = lc_cache_probe(&h->ssd.store, &err);
+	r = lc_cache_probe(&h->ssd->sim.store, &err);
 	if (r != 1)
 		sim_fail("lc_cache_probe after a format: %d, %s", r, err.text);
 }
@@ -97,7 +101,7 @@ static u64 zeros_executed(const struct history *h)
 static void check_warm(struct history *h)
 {
 	struct lc_stats st;
-	u64 blocks = h->segment_bytes / LC_BLOCK;
+	u64 blocks = h->ssd->segment_bytes / LC_BLOCK;
 
 	lc_cache_stats(h->cache, &st);
 	sim_trace("recovered: %llu blocks cached, %llu dirty, epoch %llu",
@@ -137,7 +141,7 @@ static bool open_cache(struct history *h)
 	for (i = 0; i < h->nr_served; i++)
 		specs[i] = (struct lc_volume_spec){.name = volume_names[h->served[i]],
 						   .backing = &h->backing[h->served[i]].store};
-	h->open_error = lc_cache_open(h->no_ssd ? NULL : &h->ssd.store, specs, h->nr_served,
+	h->open_error = lc_cache_open(h->no_ssd ? NULL : &h->ssd->sim.store, specs, h->nr_served,
 				      &h->settings, &h->cache, &err);
 	if (h->open_error) {
 		sim_trace("open refused: %d, %s", h->open_error, err.text);
@@ -164,6 +168,9 @@ static bool open_cache(struct history *h)
 	if (lc_cache_has_ssd(h->cache) == h->no_ssd)
 		sim_fail("lc_cache_has_ssd is wrong");
 	check_warm(h);
+	if (h->switches)
+		settings_opened(h);
+	h->unverified &= h->no_ssd;
 	h->colder = false;
 	h->zeroed = zeros_executed(h);
 	return true;
@@ -177,11 +184,13 @@ static void drain(struct history *h)
 
 	sim_trace("drained: %d (tick %u)", r, tick);
 	if (r) {
-		if (!h->faults)
+		if (!h->faults && !h->interrupted)
 			sim_fail("lc_cache_drain: %d", r);
 		return;
 	}
 	if (h->no_ssd) /* there is nothing to drain, and it is no flush */
+		return;
+	if (!oracle_has_log(oracle_life())) /* attaching was interrupted: what went straight is not flushed */
 		return;
 	durable_at(ORACLE_ALL_VOLUMES, tick);
 	lc_cache_stats(h->cache, &st);
@@ -270,14 +279,22 @@ static void settle_backing(struct history *h)
 		store_sim_settle(&h->backing[v]);
 }
 
+/* The one that is not in use. */
+static struct store_sim *other_ssd(struct history *h)
+{
+	return &h->ssds[h->ssd == &h->ssds[0]].sim;
+}
+
 static void crash_stores(struct history *h)
 {
 	/* Of eight: all lose power, all are killed, each for itself. */
 	u32 kind = sim_below(8), nr_cut = 0;
 	unsigned v;
 
-	for (v = 0; v <= h->nr_volumes; v++) {
-		struct store_sim *s = v ? &h->backing[v - 1] : &h->ssd;
+	for (v = 0; v <= h->nr_volumes + h->switches; v++) {
+		struct store_sim *s = v > h->nr_volumes ? other_ssd(h) :
+				      v			? &h->backing[v - 1] :
+							  &h->ssd->sim;
 		bool cut = kind < 3 || (kind > 3 && sim_one_in(2));
 
 		sim_trace("%s: %s", s->store.name, cut ? "power cut" : "killed");
@@ -289,7 +306,7 @@ static void crash_stores(struct history *h)
 		}
 		store_sim_crash(s, cut ? SIM_POWER_CUT : SIM_KILL);
 	}
-	if (h->no_ssd)
+	if (h->no_ssd || h->mixed)
 		settle_backing(h);
 	h->covered[!nr_cut		  ? COVER_KILL_ALL :
 		   nr_cut > h->nr_volumes ? COVER_CUT_ALL :
@@ -318,13 +335,17 @@ static void run_life(struct history *h)
 		oracle_verify_judge();
 		oracle_crashed();
 	} else if (!h->open_error) {
-		h->before_valid = h->closed;
-		store_sim_assert_idle(&h->ssd);
+		h->before_valid = h->closed && (!h->switches || !h->no_ssd);
+		store_sim_assert_idle(&h->ssd->sim);
+		if (h->switches)
+			store_sim_assert_idle(other_ssd(h));
 		for (v = 0; v < h->nr_volumes; v++)
 			store_sim_assert_idle(&h->backing[v]);
 		if (h->power_cut_after) {
 			sim_trace("power cut after the close");
-			store_sim_crash(&h->ssd, SIM_POWER_CUT);
+			store_sim_crash(&h->ssd->sim, SIM_POWER_CUT);
+			if (h->switches)
+				store_sim_crash(other_ssd(h), SIM_POWER_CUT);
 			for (v = 0; v < h->nr_volumes; v++)
 				store_sim_crash(&h->backing[v], SIM_POWER_CUT);
 		}
@@ -334,12 +355,16 @@ static void run_life(struct history *h)
 			h->clean[v] = true;
 	}
 	if (outcome == SIM_RETURNED) { /* the process ends, also one that could not open */
-		store_sim_crash(&h->ssd, SIM_KILL);
+		store_sim_crash(&h->ssd->sim, SIM_KILL);
+		if (h->switches)
+			store_sim_crash(other_ssd(h), SIM_KILL);
 		for (v = 0; v < h->nr_volumes; v++)
 			store_sim_crash(&h->backing[v], SIM_KILL);
-		if (h->no_ssd)
+		if (h->no_ssd || h->mixed)
 			settle_backing(h);
 	}
+	if (h->switches)
+		store_sim_crash(&h->dirty, SIM_KILL);
 	left = sim_life_end();
 	if (outcome == SIM_RETURNED && (left.fibers || left.allocations))
 		sim_fail("%s left over after %s: %u threads, %u allocations of %llu bytes",
@@ -348,13 +373,16 @@ static void run_life(struct history *h)
 			 left.allocations, (unsigned long long)left.bytes);
 }
 
-static void format(struct history *h)
+void history_format(struct history *h)
 {
 	enum sim_outcome outcome;
 
 	h->crash_stage = STAGE_NONE;
 	h->before_valid = h->no_ssd = h->open_before = false;
-	h->ssd.faults = (struct sim_faults){0};
+	h->ssd->sim.faults = (struct sim_faults){0};
+	h->ssd->formatted = h->ssd->voided = true;
+	h->ssd->detached = h->at_stake = h->unverified = false;
+	settings_format(h->ssd);
 	do {
 		outcome = sim_life("format", format_main, h);
 		if (outcome == SIM_CRASHED) {
@@ -375,14 +403,14 @@ static void start_afresh(struct history *h)
 {
 	bool before = h->no_ssd;
 
-	if (!sim_one_in(3))
+	if (h->switches || !sim_one_in(3))
 		return;
 	if (h->cacheless || sim_one_in(3)) {
 		h->no_ssd = true;
 		memset(h->clean, true, sizeof(h->clean));
 		memset(h->away, true, sizeof(h->away));
 	} else {
-		format(h);
+		history_format(h);
 		h->covered[COVER_NO_SSD_BETWEEN] |= before;
 	}
 }
@@ -416,6 +444,8 @@ void history_run(struct history *h, u64 seed)
 	sim_history_begin(STEPS_MAX);
 	h->preset = preset = sim_one_in(2);
 	h->damaged = h->metadata_damaged = h->crashed_open = h->colder = false;
+	h->mixed = h->at_stake = h->left = h->unverified = h->interrupted = false;
+	h->state = LC_CACHE_NONE;
 	memset(h->covered, 0, sizeof(h->covered));
 	h->scenario = sim_one_in(2) ? SCENARIO_ANY : (enum scenario)sim_below(NR_SCENARIOS);
 	memset(h->nr_sectors, 0, sizeof(h->nr_sectors));
@@ -427,8 +457,10 @@ void history_run(struct history *h, u64 seed)
 	for (v = 0; v < h->nr_volumes; v++)
 		fill_volume(h, v, preset);
 	store_sim_reset(&h->spare, "spare", SIM_SPARE_BYTES, LC_SECTOR, true);
-	format(h);
-	h->no_ssd = h->cacheless || sim_one_in(20);
+	if (h->switches)
+		switch_prepare(h);
+	history_format(h);
+	h->no_ssd = h->cacheless || sim_one_in(h->switches ? 2 : 20);
 	h->open_steps = 0;
 	nr_lives = sim_between(2, h->scenario == SCENARIO_STUTTER || h->scenario == SCENARIO_STAMMER ?
 					  LIVES_STUTTER_MAX :
@@ -443,6 +475,8 @@ void history_run(struct history *h, u64 seed)
 			between_lives(h);
 		draw_life(h, last, life == nr_lives - 2 && h->nr_crashes == crashes);
 		run_life(h);
+		if (h->switches)
+			switch_between_lives(h);
 		if (h->closed && h->drained && !last)
 			start_afresh(h);
 	}

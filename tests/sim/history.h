@@ -15,6 +15,8 @@
  *	draw.c		shapes, settings, faults
  *	damage.c	what decays on the SSD between lives
  *	volumes.c	other people's hands on the backing stores; openings that must be refused
+ *	switch.c	attaches and detaches while clients work
+ *	tuner.c	changes settings meanwhile
  *	workload.c, client.c, client_zero.c, verify.c	what clients do
  */
 #ifndef LOGCACHE_SIM_HISTORY_H
@@ -75,15 +77,57 @@ struct client {
 	u8 *memory; /* SIM_IO_MAX and some: for requests at any alignment */
 };
 
+#define SIM_SSDS 2u
+#define KNOB_STATES 4u
+
+/* tuner.c: what an SSD may keep of the settings, by number. More than KNOB_STATES possibilities: anything. */
+struct kept {
+	struct {
+		bool keeps;
+		u64 value;
+	} may[LC_SETTINGS_MAX][KNOB_STATES + 1];
+	u8 nr[LC_SETTINGS_MAX];
+};
+
+/* What they are in this life. */
+struct knobs {
+	bool known[LC_SETTINGS_MAX];
+	bool raced[LC_SETTINGS_MAX]; /* changed while a cache was attached or detached */
+	u64 value[LC_SETTINGS_MAX];
+};
+
+struct ssd {
+	struct store_sim sim;
+	u32 segment_bytes;
+	bool formatted;
+	bool voided; /* detached, or never used: nothing on it counts */
+	bool detached;
+	struct kept kept;
+};
+
 struct history {
 	u64 seed;
 	bool faults;
 	struct limits limits;
 	unsigned nr_volumes;
-	struct store_sim ssd, backing[ORACLE_VOLUMES_MAX];
+	struct ssd ssds[SIM_SSDS], *ssd; /* the one at hand: in use, or to be used next */
+	struct store_sim backing[ORACLE_VOLUMES_MAX];
 	u32 nr_sectors[ORACLE_VOLUMES_MAX]; /* that the sector oracle judges */
 	struct client clients[CLIENTS_MAX];
-	u32 segment_bytes;
+
+	/* switch.c: the cache comes and goes */
+	bool switches;		   /* in this history */
+	struct store_sim dirty;	   /* a cache that holds somebody's dirty data */
+	bool mixed;		   /* in this life there was, or will be, a time without a log */
+	bool at_stake;		   /* ssd may hold something that counts, if the power fails now */
+	bool left;		   /* ssd was closed, not detached, before it was to be attached */
+	bool unverified;	   /* and it may not know the backing stores for sure */
+	bool stop_switching;	   /* the clients have finished */
+	bool interrupted;	   /* lc_cache_interrupt was called */
+	bool crash_in_switch;	   /* the crash that was planned comes there */
+	enum lc_cache_state state; /* of the present life; as the model sees it */
+	u32 nr_switches;	   /* in this life: begun */
+	struct knobs knobs;
 
 	/* the volumes */
 	bool cacheless;			/* no life has an SSD */
@@ -129,10 +173,13 @@ struct history {
 
 /* Run the history of SEED. Returns if it went well, else sim_fail() ends the process. */
 void history_run(struct history *h, u64 seed);
+/* A new, empty cache on the SSD at hand. */
+void history_format(struct history *h);
 /* Note what the statistics say of the log. */
 void history_covers(struct history *h, const struct lc_stats *st);
 /* Once per process. */
-void history_create(struct history *h, unsigned nr_volumes, bool faults, bool cacheless);
+void history_create(struct history *h, unsigned nr_volumes, bool faults, bool cacheless,
+		    bool switches);
 extern const char *const volume_names[ORACLE_VOLUMES_MAX];
 /* A volume that is served in this life. */
 static inline struct lc_volume *volume_of(const struct history *h, unsigned v)
@@ -160,8 +207,37 @@ void damage(struct history *h);
 void volumes_foreign(struct history *h);
 /* Try to open the cache with volumes missing, swapped, or strange, where that must be refused. */
 void volumes_refused(struct history *h);
+/* Run FN, which is refused, in a life of its own: nothing may be written. */
+void volumes_attempt(struct history *h, void (*fn)(void *));
 /* One backing store vanishes: what is dirty of the others must reach theirs all the same. */
 void volumes_drain_one_failing(struct history *h);
+
+/* --- switch.c: a cache that comes and goes --- */
+
+/* Before the first life: a cache that is never written back. */
+void switch_prepare(struct history *h);
+void switch_life_begins(struct history *h);
+/* Start those who attach, detach, and change settings; and wait for their end. */
+void switch_start(struct history *h);
+void switch_finish(struct history *h);
+/* Is a cache just being attached, and seen to be in use by now? */
+void switch_watch(struct history *h);
+/* A life has ended, somehow: with which SSD does the next one begin? */
+void switch_between_lives(struct history *h);
+/* The SSD holds dirty data of these volumes: it must not be attached. */
+void switch_refused(struct history *h);
+
+/* --- tuner.c --- */
+
+void settings_format(struct ssd *s);
+/* Opened: what is kept holds. */
+void settings_opened(struct history *h);
+void settings_attaching(struct history *h);
+void settings_attached(struct history *h);
+/* One setting is changed. */
+void settings_change(struct history *h);
+/* While nothing is in progress: everything is as it should be. */
+void settings_check(struct history *h);
 
 /* --- workload.c --- */
 

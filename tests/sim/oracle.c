@@ -34,6 +34,13 @@ struct op {
 	bool fua, failed;
 	bool zero; /* lc_zero, or lc_trim; its content says nothing of who wrote it */
 	bool trim; /* for people */
+	struct oracle_promise promise; /* FUA */
+};
+
+/* Rule 8: a stretch of a life with a log. */
+struct stretch {
+	u32 from, until; /* ORACLE_NEVER: not known to have begun; nobody asked for its end */
+	bool settled;
 };
 
 struct node {
@@ -63,8 +70,8 @@ static struct {
 	u32 nr_nodes, free_node;
 	u32 tick;
 	u8 life;
-	u8 working_life;		/* the last one with writes */
-	bool logless[ORACLE_LIVES_MAX]; /* served without an SSD: rule 4 does not hold */
+	u8 working_life;		      /* the last one with writes */
+	struct stretch log[ORACLE_LIVES_MAX]; /* the last one of each life */
 	/* By life: acknowledged before this tick, and durable. */
 	u32 durable[ORACLE_LIVES_MAX][ORACLE_VOLUMES_MAX];
 	u32 visible[ORACLE_LIVES_MAX]; /* rule 4's T */
@@ -188,6 +195,17 @@ static u32 find(const struct sector *s, u32 version)
 	return n;
 }
 
+static const char *stretch_text(const struct stretch *s)
+{
+	static char text[80];
+
+	if (s->from == ORACLE_NEVER)
+		return " (without an SSD)";
+	snprintf(text, sizeof text, " (log from %u%s, until %d)", s->from,
+		 s->settled ? ", settled" : "", (int)s->until);
+	return text;
+}
+
 /* GOT is a version, or CONTENT_ZEROS. */
 static _Noreturn void violated(const char *rule, unsigned volume, u32 sector, u32 got,
 			       const struct node *other, const char *where)
@@ -218,18 +236,19 @@ static _Noreturn void violated(const char *rule, unsigned volume, u32 sector, u3
 	fprintf(stderr,
 		"life %u; of life %u%s everything acknowledged before tick %u is durable, "
 		"the newest visible was submitted at %u\n",
-		o.life, o.working_life, o.logless[o.working_life] ? " (without an SSD)" : "",
+		o.life, o.working_life, stretch_text(&o.log[o.working_life]),
 		o.durable[o.working_life][volume], o.visible[o.working_life]);
 	sim_fail("oracle: %s", rule);
 }
 
 /* --- judging a read (rules 1 to 6) --- */
 
-static u32 guaranteed(u8 life, unsigned volume)
+bool oracle_guaranteed(u8 life, unsigned volume, u32 submit, u32 ack)
 {
-	u32 durable = o.durable[life][volume];
+	const struct stretch *s = &o.log[life];
 
-	return o.visible[life] > durable && !o.logless[life] ? o.visible[life] : durable;
+	return ack < o.durable[life][volume] ||
+	       (ack < o.visible[life] && (s->settled || submit >= s->from));
 }
 
 /*
@@ -252,7 +271,7 @@ static const char *refute(const struct sector *s, u32 n, u32 start, u32 end,
 			*against = a;
 			if (durable(a))
 				return "lost: a durable write is gone (I2)";
-			if (op->ack < guaranteed(op->life, op->volume))
+			if (oracle_guaranteed(op->life, op->volume, op->submit, op->ack))
 				return "not a prefix: a write acknowledged before a visible one "
 				       "was submitted is gone (I9)";
 		}
@@ -425,7 +444,8 @@ static u32 submit(unsigned volume, u32 sector, u32 nr, bool fua)
 			       .submit_ns = sim_now(),
 			       .life = o.life,
 			       .fiber = sim_fiber_name(sim_self()),
-			       .fua = fua};
+			       .fua = fua,
+			       .promise = oracle_promise(t)};
 	for (i = 0; i < nr; i++) {
 		struct sector *s = &o.sectors[volume][sector + i];
 		u32 n = node_new(v);
@@ -483,8 +503,8 @@ void oracle_write_done(u32 version, int error)
 	}
 	op->ack = t;
 	op->ack_ns = sim_now();
-	if (op->fua && !o.logless[o.life]) /* by rule 4, so is all that was acknowledged before */
-		oracle_durable(ORACLE_ALL_VOLUMES, op->submit);
+	if (op->fua) /* by rule 4, so is all that was acknowledged before */
+		oracle_kept(op->promise);
 	for (i = 0; i < op->nr; i++) {
 		n = find(&o.sectors[op->volume][op->sector + i], version);
 		/* A durable newer one, seen by a read, may have pushed it off the list. */
@@ -556,9 +576,69 @@ void oracle_opened(bool log)
 {
 	if (++o.life == ORACLE_LIVES_MAX - 1)
 		sim_fail("the oracle ran out of lives");
-	o.logless[o.life] = !log;
+	o.log[o.life] = (struct stretch){log ? 0 : ORACLE_NEVER, ORACLE_NEVER, log};
 	memset(o.reads, 0, sizeof(o.reads));
 	oracle_tick();
+}
+
+void oracle_attaching(void)
+{
+	o.log[o.life] = (struct stretch){ORACLE_NEVER, ORACLE_NEVER, false};
+	sim_trace("attaching (tick %u)", oracle_tick());
+}
+
+void oracle_switched(void)
+{
+	if (o.log[o.life].from != ORACLE_NEVER)
+		return;
+	o.log[o.life].from = oracle_tick();
+	sim_trace("the log is in use (tick %u)", o.tick);
+}
+
+bool oracle_switch_seen(void)
+{
+	return o.log[o.life].from != ORACLE_NEVER;
+}
+
+void oracle_settled(void)
+{
+	oracle_switched();
+	o.log[o.life].settled = true;
+}
+
+u32 oracle_detaching(void)
+{
+	o.log[o.life].until = oracle_tick();
+	sim_trace("detaching (tick %u)", o.tick);
+	return o.tick;
+}
+
+void oracle_detached(bool done)
+{
+	o.log[o.life].until = ORACLE_NEVER;
+	if (done)
+		o.log[o.life] = (struct stretch){ORACLE_NEVER, ORACLE_NEVER, false};
+	oracle_tick();
+}
+
+struct oracle_promise oracle_promise(u32 tick)
+{
+	const struct stretch *s = &o.log[o.life];
+	struct oracle_promise p = {.tick = 0};
+
+	if (s->from == ORACLE_NEVER || tick < s->from)
+		return p;
+	p.tick = tick < s->until ? tick : s->until;
+	p.loose = !s->settled;
+	return p;
+}
+
+void oracle_kept(struct oracle_promise p)
+{
+	if (p.loose)
+		oracle_visible(o.life, p.tick);
+	else if (p.tick)
+		oracle_durable(ORACLE_ALL_VOLUMES, p.tick);
 }
 
 void oracle_crashed(void)
@@ -619,10 +699,9 @@ static bool learn_from_zeros(void)
 			if (s->seen != CONTENT_ZEROS)
 				continue;
 			z = zeros_of(s, o.tick, o.tick);
-			if (!z.nr || z.nr_old < z.nr || !z.one_life || o.visible[z.life] >= z.submit)
+			if (!z.nr || z.nr_old < z.nr || !z.one_life)
 				continue;
-			oracle_visible(z.life, z.submit);
-			news = true;
+			news |= oracle_visible(z.life, z.submit);
 		}
 	}
 	return news;
@@ -652,20 +731,23 @@ u8 oracle_life(void)
 	return o.life;
 }
 
-void oracle_visible(u8 life, u32 tick)
+bool oracle_visible(u8 life, u32 tick)
 {
-	if (o.visible[life] < tick)
-		o.visible[life] = tick;
-}
+	const struct stretch *s = &o.log[life];
 
-u32 oracle_guaranteed_tick(u8 life, unsigned volume)
-{
-	return guaranteed(life, volume);
+	if (s->from == ORACLE_NEVER || tick < s->from)
+		return false;
+	if (tick > s->until)
+		tick = s->until;
+	if (o.visible[life] >= tick)
+		return false;
+	o.visible[life] = tick;
+	return true;
 }
 
 bool oracle_has_log(u8 life)
 {
-	return !o.logless[life];
+	return o.log[life].settled && o.log[life].until == ORACLE_NEVER;
 }
 
 void oracle_check_image(unsigned volume, u32 sector, u32 nr, const u8 *image, const char *what)
@@ -782,7 +864,7 @@ void oracle_begin(u64 seed, unsigned nr_volumes, const u32 *nr_sectors, bool pre
 	o.tick = 1;
 	o.life = o.working_life = 0;
 	memset(o.durable, 0, sizeof(o.durable));
-	memset(o.logless, 0, sizeof(o.logless));
+	o.log[0] = (struct stretch){0, ORACLE_NEVER, true};
 	memset(o.visible, 0, sizeof(o.visible));
 	memset(o.reads, 0, sizeof(o.reads));
 	o.nr_ops = 1;

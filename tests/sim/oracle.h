@@ -36,6 +36,26 @@
  *    is known at most as large as it is; so a correct engine never fails.)
  * 7. Without an SSD there is no log. Then rule 4 does not hold, a flush counts for its volume alone, and FUA for
  *    its write alone. Rules 1 to 3 and 5 do hold.
+ * 8. In a life in which a cache comes and goes, rules 1 to 3 and 5 hold throughout, and so does rule 7. Rule 4 holds for
+ *    stretches. A stretch has three ticks:
+ *
+ *	from	all that is submitted now goes through the log (attaching has been seen to have switched, or was done)
+ *	settled	attaching is done: what went straight before is durable
+ *	until	somebody asks to detach: from now on things may go straight again
+ *
+ *    Let b be visible after a crash (or FUA, and acknowledged), and submitted at or after `from`. Then what was
+ *    acknowledged before min(b's submission, until) is there, or replaced:
+ *	- if settled, all of it. If b went through the log, then what is in the log before it is there, and what is not
+ *	  in the log went straight before the switch, and was flushed. If b went straight, after `until`, then all that
+ *	  was in the log had been written back, durably, before that was possible; and what was acknowledged
+ *	  before `until` was in the log, or older than it.
+ *	- if not, only what was submitted at or after `from`, too. Something older may have gone straight, and nobody has
+ *	  flushed it.
+ *    b may have been submitted before `from`: then nobody knows which way it went, and nothing follows.
+ *    Only the last stretch of a life counts. When detaching is done, what was acknowledged before `until` is durable, and no
+ *    earlier stretch says more than that. When attaching is done, what was acknowledged before it was asked for is durable,
+ *    too. A detach that fails leaves the stretch as it was: nobody has gone straight meanwhile.
+ *    A flush counts for its volume in any case, and for the others as if it were a b that was submitted when it was.
  *
  * The rules are sound (a correct engine never fails them); concurrency and unacknowledged writes
  * make them lenient exactly as far as design.md allows.
@@ -89,6 +109,23 @@ void oracle_durable(unsigned volume, u32 tick);
 
 /* The cache has been opened: a new life, with a log or without. */
 void oracle_opened(bool log);
+/* Rule 8. Somebody asks to attach a cache; it has switched; that is done. */
+void oracle_attaching(void);
+void oracle_switched(void);
+void oracle_settled(void);
+/* Of the last life. */
+bool oracle_switch_seen(void);
+/* Somebody asks to detach it; that has ended, in vain or not. Returns the tick of the former. */
+u32 oracle_detaching(void);
+void oracle_detached(bool done);
+
+/* What the log makes of something that is submitted now, when it becomes durable. */
+struct oracle_promise {
+	u32 tick;   /* of all volumes, what was acknowledged before this is durable; 0: nothing */
+	bool loose; /* the stretch is not settled: only what was submitted in it */
+};
+struct oracle_promise oracle_promise(u32 tick);
+void oracle_kept(struct oracle_promise p);
 /* The life has ended without a clean close. */
 void oracle_crashed(void);
 /* Everything acknowledged is durable; nothing is in progress. */
@@ -102,10 +139,11 @@ void oracle_verify_read(unsigned volume, u32 sector, u32 nr, const u8 *buf, int 
 void oracle_verify_judge(void);
 /* For the other oracle, which knows of operations that this one does not see. */
 u8 oracle_life(void);
-/* An operation submitted at TICK of LIFE survived a crash (I9). */
-void oracle_visible(u8 life, u32 tick);
-/* Everything that was acknowledged in LIFE before this tick must be there. */
-u32 oracle_guaranteed_tick(u8 life, unsigned volume);
+/* An operation submitted at TICK of LIFE survived a crash (I9). True if that tells something new. */
+bool oracle_visible(u8 life, u32 tick);
+/* Must this operation of LIFE be there, or have been replaced? */
+bool oracle_guaranteed(u8 life, unsigned volume, u32 submit, u32 ack);
+/* Did LIFE end with a log, so that there is one prefix of all? */
 bool oracle_has_log(u8 life);
 
 /* A backing store's image alone, while nothing is in progress: it must equal the volume. */

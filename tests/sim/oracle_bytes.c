@@ -16,6 +16,7 @@ struct byte_op {
 	u32 at, len;
 	u32 submit, ack;
 	bool fua, zero;
+	struct oracle_promise promise;
 };
 
 static struct region {
@@ -103,6 +104,7 @@ static struct byte_op *submit(unsigned volume, u32 at, u32 len, bool fua)
 			       .submit = oracle_tick(),
 			       .ack = ORACLE_NEVER};
 	r->life = oracle_life();
+	op->promise = oracle_promise(op->submit);
 	return op;
 }
 
@@ -130,6 +132,7 @@ void bytes_write_done(unsigned volume, int error)
 {
 	struct region *r = &regions[volume];
 	struct byte_op *op = &r->ops[r->nr_ops - 1];
+	struct oracle_promise p;
 	u32 t = oracle_tick();
 
 	sim_trace("byte write %u done: %d (tick %u)", op->id, error, t);
@@ -139,10 +142,12 @@ void bytes_write_done(unsigned volume, int error)
 	}
 	op->ack = t;
 	put(r->now, op, 0, r->len);
-	if (op->fua && oracle_has_log(r->life)) {
-		oracle_durable(ORACLE_ALL_VOLUMES, op->submit);
-		bytes_durable(ORACLE_ALL_VOLUMES, t + 1);
-	}
+	if (!op->fua)
+		return;
+	p = op->promise;
+	oracle_kept(p);
+	if (p.tick && !p.loose) /* all operations here are one client's: with this one all are durable */
+		bytes_durable(ORACLE_ALL_VOLUMES, p.tick == op->submit ? t + 1 : p.tick);
 }
 
 void bytes_durable(unsigned volume, u32 tick)
@@ -246,14 +251,14 @@ static u32 find_prefix(unsigned volume, const u8 *content, u32 *lowest)
 {
 	const struct region *r = &regions[volume];
 	u32 sectors = (r->len + LC_SECTOR - 1) / LC_SECTOR, x, j, k;
-	u32 guaranteed = oracle_guaranteed_tick(r->life, volume);
 
 	for (x = 0; x < sectors; x++)
 		match_sector(r, x, content, match[x]);
 	*lowest = 0;
-	for (j = 0; j < r->nr_ops; j++)
-		if (r->ops[j].ack < guaranteed)
-			*lowest = j + 1;
+	for (j = 0;
+	     j < r->nr_ops && oracle_guaranteed(r->life, volume, r->ops[j].submit, r->ops[j].ack);
+	     j++)
+		*lowest = j + 1;
 	if (!oracle_has_log(r->life)) {
 		for (x = 0; x < sectors; x++) {
 			for (j = *lowest; j <= r->nr_ops && !match[x][j]; j++)

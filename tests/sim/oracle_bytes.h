@@ -10,7 +10,7 @@
  *	k is not below what a flush, FUA, or the prefix rule of oracle.h guarantees (I2)
  *	each sector, as a whole, is as it was after k or k+1 operations: sectors are not torn
  *
- * Without a log (rule 7 of oracle.h) each sector has a k of its own.
+ * Where there was a time without a log (rules 7 and 8 of oracle.h) each sector has a k of its own.
  *
  * Other clients write to the sectors beside the region, often inside one block with it.
  */

@@ -295,7 +295,7 @@ void image_complete(struct sim_io *io)
 		s->nr_written++;
 		s->nr_zeroed += io->zero;
 		io->write->done = ++s->last_done;
-		if (io->result)
+		if (io->result && !s->patient_flush)
 			io->write->doubtful = true;
 		else
 			heal(s, io);

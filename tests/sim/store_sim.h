@@ -91,8 +91,9 @@ struct store_sim {
 	u32 tear_bytes; /* what a power cut does not tear: LC_SECTOR or LC_BLOCK */
 	/* Otherwise lc_store_zero is not supported (without PUNCH, with it), whatever can_... say. */
 	bool zero_works, punch_works;
-	u32 hole_bytes;	    /* how finely it knows its holes; 0: not at all */
-	bool patient_flush; /* a flush that failed loses nothing: the next one covers the same writes */
+	u32 hole_bytes; /* how finely it knows its holes; 0: not at all */
+	/* What failed, write or flush, loses nothing of what is there: the next flush covers the same writes. */
+	bool patient_flush;
 	struct sim_faults faults;
 	struct {
 		u64 offset_bytes, len_bytes;

@@ -62,7 +62,7 @@ void volumes_foreign(struct history *h)
 		/* The cache knows the volume: it can only notice where it has a sample. The first block is one. */
 		bool to_notice = h->clean[v] && !h->away[v];
 
-		if (!h->clean[v] || (to_notice && h->damaged) || sim_one_in(2))
+		if (!h->clean[v] || (to_notice && (h->damaged || h->unverified)) || sim_one_in(2))
 			continue;
 		store_sim_settle(&h->backing[v]);
 		h->colder = true;
@@ -99,7 +99,7 @@ static void refused_main(void *arg)
 								 &h->spare.store,
 		};
 	}
-	r = lc_cache_open(&h->ssd.store, specs, h->nr_served, &h->settings, &h->cache, &err);
+	r = lc_cache_open(&h->ssd->sim.store, specs, h->nr_served, &h->settings, &h->cache, &err);
 	sim_trace("%s: %d, %s", h->attempt, r, err.text);
 	if (r != -EBUSY || !*err.text)
 		sim_fail("opening with %s: %d instead of a refusal with -EBUSY (%s)", h->attempt, r,
@@ -108,7 +108,7 @@ static void refused_main(void *arg)
 
 static struct store_sim *store_at(struct history *h, unsigned i)
 {
-	return i < h->nr_volumes ? &h->backing[i] : i == h->nr_volumes ? &h->ssd : &h->spare;
+	return i < h->nr_volumes ? &h->backing[i] : i == h->nr_volumes ? &h->ssd->sim : &h->spare;
 }
 
 static u64 writes_of_all(struct history *h)
@@ -122,7 +122,7 @@ static u64 writes_of_all(struct history *h)
 }
 
 /* Volumes `served` on the stores `place` (of the same index). */
-static void attempt(struct history *h)
+void volumes_attempt(struct history *h, void (*fn)(void *))
 {
 	u64 before = writes_of_all(h);
 	struct sim_leftover left;
@@ -130,7 +130,7 @@ static void attempt(struct history *h)
 
 	for (i = 0; i < h->nr_volumes + 2; i++)
 		store_at(h, i)->faults = (struct sim_faults){0};
-	sim_life("refused", refused_main, h);
+	sim_life("refused", fn, h);
 	if (writes_of_all(h) != before)
 		sim_fail("opening with %s was refused, but something was written", h->attempt);
 	for (i = 0; i < h->nr_volumes + 2; i++) {
@@ -179,12 +179,16 @@ void volumes_refused(struct history *h)
 	h->nr_served = h->nr_volumes;
 	for (i = 0; i < h->nr_volumes; i++)
 		h->served[i] = h->place[i] = (u8)i;
+	if (h->switches && (h->unverified || sim_one_in(3))) {
+		switch_refused(h);
+		return;
+	}
 	place = telltale(h, v);
 	if (place != UINT64_MAX && sim_one_in(3)) {
 		h->attempt = "a dirty volume that somebody else wrote to";
 		h->covered[COVER_REFUSED_WRITTEN] = true;
 		flip(&h->backing[v], place);
-		attempt(h);
+		volumes_attempt(h, refused_main);
 		flip(&h->backing[v], place);
 		return;
 	}
@@ -204,7 +208,7 @@ void volumes_refused(struct history *h)
 			h->served[v] = (u8)h->nr_volumes; /* and a strange name */
 		h->covered[COVER_REFUSED_STRANGE] = true;
 	}
-	attempt(h);
+	volumes_attempt(h, refused_main);
 }
 
 /* --- one fails --- */
