@@ -1,0 +1,137 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * repair_find.c - which records are there above the tail, whether or not anything leads to them.
+ */
+#include "repair_priv.h"
+
+#include <assert.h>
+#include <string.h>
+
+static int add(struct repair *r, struct found f)
+{
+	if (r->nr == r->max) {
+		size_t max = r->max ? r->max * 2 : 1024;
+		struct found *found = lc_alloc(max * sizeof *found);
+
+		if (!found)
+			return repair_no_memory(r);
+		if (r->nr)
+			memcpy(found, r->found, r->nr * sizeof *found);
+		lc_free(r->found, r->max * sizeof *found);
+		r->found = found;
+		r->max = max;
+	}
+	r->found[r->nr++] = f;
+	return 0;
+}
+
+/* Are all records that were found in the place, from FROM on, in its summary? */
+static bool summary_fits(const struct repair *r, size_t from)
+{
+	const struct lc_summary_info *s = &r->summary;
+	u32 position = 0, i = 0;
+
+	for (size_t k = from; k < r->nr; k++) {
+		const struct found *f = &r->found[k];
+
+		while (i < s->nr_records && position < f->position)
+			position += 1u + s->nr_blocks[i++];
+		if (i == s->nr_records || position != f->position || s->first_seq + i != f->seq ||
+		    f->end != position + 1u + s->nr_blocks[i] || s->epoch < f->epoch)
+			return false;
+	}
+	return true;
+}
+
+/* Let the summary speak for the records whose headers were not found. */
+static int add_from_summary(struct repair *r, u64 id, size_t from)
+{
+	const struct lc_summary_info *s = &r->summary;
+	size_t had = r->nr - from;
+	struct found old[LC_SUMMARY_RECORDS_MAX];
+	u32 position = 0;
+	size_t k = 0;
+	int err = 0;
+
+	assert(had <= LC_SUMMARY_RECORDS_MAX); /* it fits */
+	memcpy(old, r->found + from, had * sizeof *old);
+	r->nr = from;
+	for (u32 i = 0; i < s->nr_records && !err; i++) {
+		struct found f = {id,
+				  s->first_seq + i,
+				  s->epoch,
+				  position,
+				  position + 1 + s->nr_blocks[i],
+				  true,
+				  true};
+
+		if (k < had && old[k].position == position) {
+			f = old[k++];
+			f.closed = true;
+		}
+		err = add(r, f);
+		position = f.end;
+	}
+	return err;
+}
+
+/* Everything in the place of segment ID that looks like a record of it. */
+static int collect_segment(struct repair *r, u64 id)
+{
+	struct lc_inspect *in = r->in;
+	u64 tail_seq = in->core.meta.sb.tail_seq;
+	size_t from = r->nr;
+	int err = 0;
+
+	lc_inspect_load(in, place_of(r, id), true);
+	for (u32 k = 0; k < segment_blocks(r) && !err;) {
+		struct lc_record_info info;
+
+		if (!lc_inspect_record(in, k, &info, r->entries) || info.segment_id != id ||
+		    info.seq < tail_seq) {
+			k++;
+			continue;
+		}
+		lc_inspect_birth(in, info.epoch, info.first);
+		if (info.durable_seq > r->known_durable && !lc_inspect_void(in, info.epoch, info.seq))
+			r->known_durable = info.durable_seq;
+		err = add(r, (struct found){.id = id,
+					    .seq = info.seq,
+					    .epoch = info.epoch,
+					    .position = k,
+					    .end = k + 1 + info.nr_entries});
+		k += 1 + info.nr_entries;
+	}
+	if (!err && lc_inspect_summary(in, id, &r->summary, r->summary_entries) &&
+	    r->summary.first_seq >= tail_seq && summary_fits(r, from))
+		err = add_from_summary(r, id, from);
+	return err;
+}
+
+int repair_find(struct repair *r)
+{
+	struct lc_inspect *in = r->in;
+	u64 tail = in->core.meta.sb.tail_id;
+	u32 nr = in->core.ring.nr;
+	size_t kept = 0;
+	int err = 0;
+
+	r->known_durable = in->core.meta.sb.durable_seq;
+	for (u32 i = 0; i < nr; i++) {
+		const struct lc_inspect_place *p = &in->places[i];
+
+		if (p->id && !lc_inspect_void(in, p->epoch, p->seq) &&
+		    p->durable_seq > r->known_durable)
+			r->known_durable = p->durable_seq;
+	}
+	for (u32 i = 1; i < nr && !err; i++) {
+		if (r->progress)
+			r->progress(r->arg, i, nr);
+		err = collect_segment(r, tail + i);
+	}
+	for (size_t i = 0; i < r->nr; i++)
+		if (!lc_inspect_void(in, r->found[i].epoch, r->found[i].seq))
+			r->found[kept++] = r->found[i];
+	r->nr = kept;
+	return err;
+}
