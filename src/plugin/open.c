@@ -295,6 +295,53 @@ fail:
 	return rc;
 }
 
+static void close_ssd(struct served *s)
+{
+	struct lc_store *ssd = s->ssd;
+
+	s->ssd = NULL;
+	if (ssd)
+		lc_store_close(ssd);
+}
+
+int served_attach(struct served *s, const struct params *p, const char *path,
+		  enum params_format format, u32 segment_bytes, struct lc_error *err)
+{
+	struct params q = *p;
+	bool created;
+	struct stat st;
+	int rc;
+
+	/* The remedies of a start, which are told otherwise, do not apply. */
+	if (stat(path, &st) == -1)
+		return lc_fail(err, -errno, "%s: %s: give a block device or file that exists", path,
+			       strerror(errno));
+	q.cache_path = (char *)path; /* read only, like all of it */
+	q.cache_size_bytes = 0;	     /* so nothing is created */
+	q.format = format;
+	if (segment_bytes)
+		q.format_options.segment_bytes = segment_bytes;
+	rc = check_different(&q, err);
+	if (rc == 0)
+		rc = check_queues(s->volumes[0].backing, err);
+	if (rc == 0)
+		rc = prepare_ssd(s, &q, &created, err);
+	if (rc == 0)
+		rc = lc_cache_attach(s->cache, s->ssd, err);
+	if (rc < 0 && !lc_cache_has_ssd(s->cache))
+		close_ssd(s);
+	return rc;
+}
+
+int served_detach(struct served *s, struct lc_error *err)
+{
+	int rc = lc_cache_detach(s->cache, err);
+
+	if (rc == 0)
+		close_ssd(s);
+	return rc;
+}
+
 const struct served_volume *served_find(const struct served *s, const char *name)
 {
 	for (unsigned i = 0; i < s->nr_volumes; i++)

@@ -34,7 +34,7 @@ struct served_volume {
 
 /* What is being served. All zero while nothing is. */
 struct served {
-	struct lc_store *ssd; /* NULL: without a cache */
+	struct lc_store *ssd; /* NULL: without a cache; attach's and detach's while serving */
 	struct lc_cache *cache;
 	struct served_volume volumes[LC_VOLUMES_MAX]; /* in the order of the parameters */
 	unsigned nr_volumes;
@@ -46,6 +46,15 @@ struct served {
  * empty and everything released.
  */
 int served_open(struct served *s, const struct params *p, struct lc_error *err);
+
+/*
+ * Give the SSD at PATH to a cache that has none, and take it away again, while clients go on. The same table decides
+ * about formatting. segment_bytes 0: as P says. From one thread at a time, not while opening or closing.
+ * Return what lc_cache_attach() and lc_cache_detach() do, or why PATH cannot be used.
+ */
+int served_attach(struct served *s, const struct params *p, const char *path,
+		  enum params_format format, u32 segment_bytes, struct lc_error *err);
+int served_detach(struct served *s, struct lc_error *err);
 
 /* The volume of this name; NULL if there is none. */
 const struct served_volume *served_find(const struct served *s, const char *name);

@@ -58,6 +58,10 @@ const char params_help[] =
 	"                     fails, before it fails, too (default 30)\n"
 	"client-timeout=SEC   1 to 86400: the clients' patience; what waited longer is\n"
 	"                     given up if its client is gone (default 30)\n"
+	"control=PATH         Unix socket through which logcachectl looks at the server\n"
+	"                     and changes what it does (default: none)\n"
+	"metrics=[HOST:]PORT  metrics for Prometheus and status over TCP, read-only\n"
+	"                     (default: none; without HOST 127.0.0.1)\n"
 	"stats-interval=SEC   0 to 86400: log a line of statistics at most so often, and\n"
 	"                     one at exit (default 0: none)";
 
@@ -316,10 +320,30 @@ static int set_stats_interval(struct params *p, const char *key, const char *val
 	return set_number(key, value, 0, SECONDS_MAX, "seconds", &p->stats_interval_s);
 }
 
+static int set_control(struct params *p, const char *key, const char *value)
+{
+	if (value[0] == '\0')
+		return refuse(key, value, "the path of a Unix socket");
+	p->control_path = nbdkit_absolute_path(value);
+	return p->control_path ? 0 : -1;
+}
+
+static int set_metrics(struct params *p, const char *key, const char *value)
+{
+	if (value[0] == '\0')
+		return refuse(key, value, "[HOST:]PORT");
+	p->metrics_address = strdup(value);
+	if (!p->metrics_address)
+		nbdkit_error("strdup: %m");
+	return p->metrics_address ? 0 : -1;
+}
+
 /* May come several times. */
 #define KEY_MANY 1u
 /* Means nothing without a cache, so it is refused then, rather than ignored. */
 #define KEY_CACHE 2u
+/* The same, but a cache may also be attached later, through the control interface. */
+#define KEY_LATER 4u
 
 static const struct {
 	const char *key;
@@ -332,19 +356,21 @@ static const struct {
 	{"cache-size", set_cache_size, KEY_CACHE},
 	{"format", set_format, KEY_CACHE},
 	{"segment-size", set_segment_size, KEY_CACHE},
-	{"io", set_io, KEY_CACHE},
-	{"writeback", set_writeback, KEY_CACHE},
-	{"writeback-threshold", set_writeback_threshold, KEY_CACHE},
-	{"writeback-batch", set_writeback_batch, KEY_CACHE},
-	{"dirty-low", set_dirty_low, KEY_CACHE},
-	{"dirty-high", set_dirty_high, KEY_CACHE},
-	{"flush-interval", set_flush_interval, KEY_CACHE},
-	{"flush-deadline", set_flush_deadline, KEY_CACHE},
-	{"superblock-interval", set_superblock_interval, KEY_CACHE},
-	{"on-exit", set_on_exit, KEY_CACHE},
-	{"stall-timeout", set_stall_timeout, KEY_CACHE},
+	{"io", set_io, KEY_LATER},
+	{"writeback", set_writeback, KEY_LATER},
+	{"writeback-threshold", set_writeback_threshold, KEY_LATER},
+	{"writeback-batch", set_writeback_batch, KEY_LATER},
+	{"dirty-low", set_dirty_low, KEY_LATER},
+	{"dirty-high", set_dirty_high, KEY_LATER},
+	{"flush-interval", set_flush_interval, KEY_LATER},
+	{"flush-deadline", set_flush_deadline, KEY_LATER},
+	{"superblock-interval", set_superblock_interval, KEY_LATER},
+	{"on-exit", set_on_exit, KEY_LATER},
+	{"stall-timeout", set_stall_timeout, KEY_LATER},
 	{"client-timeout", set_client_timeout, 0},
 	{"stats-interval", set_stats_interval, 0},
+	{"control", set_control, 0},
+	{"metrics", set_metrics, 0},
 };
 
 #define NR_KEYS (sizeof keys / sizeof *keys)
@@ -409,7 +435,9 @@ static int check_cache(const struct params *p)
 	char s[SIZE_TEXT_BYTES];
 
 	for (unsigned i = 0; !p->cache_path && i < NR_KEYS; i++) {
-		if (!(keys[i].flags & KEY_CACHE && p->given & 1u << i))
+		unsigned useless = p->control_path ? KEY_CACHE : KEY_CACHE | KEY_LATER;
+
+		if (!(keys[i].flags & useless && p->given & 1u << i))
 			continue;
 		nbdkit_error("%s= means nothing without a cache: give cache=PATH as well, or leave out "
 			     "%s=",
@@ -440,6 +468,10 @@ void params_free(struct params *p)
 {
 	free(p->cache_path);
 	p->cache_path = NULL;
+	free(p->control_path);
+	p->control_path = NULL;
+	free(p->metrics_address);
+	p->metrics_address = NULL;
 	for (unsigned i = 0; i < p->nr_volumes; i++)
 		free(p->volumes[i].backing_path);
 	p->nr_volumes = 0;

@@ -44,9 +44,11 @@ struct params {
 	enum params_io io;
 	struct lc_format_options format_options;
 	struct lc_settings settings;
-	bool drain_on_exit;
-	u32 stats_interval_s; /* 0: no statistics in the log */
-	u32 given;	      /* bit per key, to refuse a key that comes twice */
+	bool drain_on_exit; /* the control interface changes it: read it atomically while serving */
+	u32 stats_interval_s;  /* 0: no statistics in the log */
+	char *control_path;    /* absolute; NULL: no control interface */
+	char *metrics_address; /* [HOST:]PORT; NULL: none */
+	u32 given;	       /* bit per key, to refuse a key that comes twice */
 };
 
 /* What `nbdkit --help logcache` says about the parameters. */

@@ -7,7 +7,7 @@
  *	config*			params.h: check each parameter, make paths absolute
  *	config_complete		params.h: check what they mean together
  *	get_ready		open.h: open and lock, refuse, format, recover. Still root, still on the
- *				terminal: whatever can fail fails here
+ *				terminal: whatever can fail fails here. Before all that, control.h: bind
  *	(change of user, fork, chdir /)
  *	after_fork		start the threads; threads do not survive a fork
  *	open, pread, pwrite, flush, ...
@@ -28,6 +28,7 @@
  */
 #include <errno.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
@@ -37,6 +38,7 @@
 #define NBDKIT_API_VERSION 2
 #include <nbdkit-plugin.h>
 
+#include "control.h"
 #include "format.h"
 #include "messages.h"
 #include "logcache/logcache.h"
@@ -58,6 +60,7 @@
 static struct params params;
 static struct served served;
 static struct report report;
+static struct control *control; /* NULL: none is wanted */
 
 /*
  * lc_settings.abandoned: nbdkit ends a sleep, also one of no time at all, when the connection that this
@@ -79,6 +82,8 @@ static void plugin_load(void)
 /* Also after a start that failed, and after --dump-plugin, which never comes to get_ready. */
 static void plugin_unload(void)
 {
+	control_stop(control); /* the same, if the start failed later */
+	control = NULL;
 	(void)served_close(&served); /* empty after plugin_cleanup; nobody could be told otherwise */
 	params_free(&params);
 	requests_fini();
@@ -138,12 +143,44 @@ static void become_io_flusher(void)
 		       strerror(errno));
 }
 
+_Static_assert((int)PARAMS_FORMAT_AUTO == (int)CONTROL_FORMAT_AUTO &&
+		       (int)PARAMS_FORMAT_NO == (int)CONTROL_FORMAT_NO &&
+		       (int)PARAMS_FORMAT_FORCE == (int)CONTROL_FORMAT_FORCE,
+	       "the same words");
+
+static int attach(const char *path, enum control_format format, u32 segment_bytes,
+		  struct lc_error *err)
+{
+	return served_attach(&served, &params, path, (enum params_format)format, segment_bytes, err);
+}
+
+static int detach(struct lc_error *err)
+{
+	return served_detach(&served, err);
+}
+
+static int start_control(struct lc_error *err)
+{
+	struct control_config config = {
+		.version = LOGCACHE_VERSION,
+		.cache = served.cache,
+		.nr_volumes = served.nr_volumes,
+		.cache_path = params.cache_path,
+		.drain_on_exit = &params.drain_on_exit,
+		.attach = attach,
+		.detach = detach,
+	};
+
+	return control_start(control, &config, err);
+}
+
 static int plugin_get_ready(void)
 {
 	struct lc_error err = {""};
 
 	become_io_flusher();
-	if (served_open(&served, &params, &err) < 0) {
+	if (control_listen(params.control_path, params.metrics_address, &control, &err) < 0 ||
+	    served_open(&served, &params, &err) < 0) {
 		nbdkit_error("%s", err.text);
 		return -1;
 	}
@@ -165,6 +202,9 @@ static int plugin_after_fork(void)
 	rc = report_start(&report, served.cache, params.stats_interval_s);
 	if (rc < 0)
 		lc_log(LC_LOG_WARNING, "no statistics: cannot start a thread: %s", strerror(-rc));
+	/* Nor is this one. */
+	if (start_control(&err) < 0)
+		lc_log(LC_LOG_ERROR, "%s", err.text);
 	return 0;
 }
 
@@ -189,29 +229,36 @@ static void drain(void)
 		lc_log(LC_LOG_ERROR,
 		       "could not write everything back to %s: %s; the rest stays in "
 		       "%s, start again to retry",
-		       backings_text(text, sizeof text), strerror(-rc), params.cache_path);
+		       backings_text(text, sizeof text), strerror(-rc), served.ssd->name);
 }
 
 static void plugin_cleanup(void)
 {
-	bool has_ssd;
+	char cache[PATH_MAX] = "";
+	bool has_ssd, drain_wanted;
 	int rc;
 
 	if (!served.cache)
 		return;
+	drain_wanted = __atomic_load_n(&params.drain_on_exit, __ATOMIC_RELAXED);
+	control_finish_jobs(control, drain_wanted);
 	requests_tell_rest();
 	has_ssd = served.ssd;
-	if (params.drain_on_exit)
+	if (has_ssd)
+		snprintf(cache, sizeof cache, "%s", served.ssd->name);
+	if (drain_wanted && has_ssd)
 		drain();
+	control_stop(control);
+	control = NULL;
 	report_stop(&report);
 	rc = served_close(&served);
 	if (rc < 0 && has_ssd)
 		lc_log(LC_LOG_ERROR,
 		       "could not close cache %s in good order: %s; what was flushed is safe, and "
 		       "the next start recovers it",
-		       params.cache_path, strerror(-rc));
+		       cache, strerror(-rc));
 	else if (has_ssd)
-		lc_log(LC_LOG_INFO, "cache %s closed", params.cache_path);
+		lc_log(LC_LOG_INFO, "cache %s closed", cache);
 	else if (rc < 0)
 		lc_log(LC_LOG_ERROR, "could not flush the backing stores: %s", strerror(-rc));
 	else
@@ -228,7 +275,8 @@ static const char *description_of(const struct served_volume *v, char *text, siz
 		path = slash + 1;
 	snprintf(text, n, "%.255s%s%s%s, %s", name_is_text(path) ? path : "",
 		 name_is_text(path) ? " (" : "", size_text(size, v->backing->size_bytes),
-		 name_is_text(path) ? ")" : "", served.ssd ? "cached" : "not cached");
+		 name_is_text(path) ? ")" : "",
+		 lc_cache_has_ssd(served.cache) ? "cached" : "not cached");
 	return text;
 }
 

@@ -9,6 +9,7 @@
 #define NBDKIT_API_VERSION 2
 #include <nbdkit-plugin.h>
 
+#include "latency.h"
 #include "name.h"
 
 /* nbdkit sets it before there are threads. */
@@ -17,6 +18,12 @@ NBDKIT_DLL_PUBLIC int logcache_debug_requests;
 static const char *const kinds[] = {
 	[REQUEST_READ] = "read", [REQUEST_WRITE] = "write", [REQUEST_ZERO] = "zero",
 	[REQUEST_TRIM] = "trim", [REQUEST_FLUSH] = "flush", [REQUEST_EXTENTS] = "block status",
+};
+
+static const enum latency_kind latency_kinds[] = {
+	[REQUEST_READ] = LATENCY_READ,	 [REQUEST_WRITE] = LATENCY_WRITE,
+	[REQUEST_ZERO] = LATENCY_ZERO,	 [REQUEST_TRIM] = LATENCY_TRIM,
+	[REQUEST_FLUSH] = LATENCY_FLUSH, [REQUEST_EXTENTS] = LATENCY_EXTENTS,
 };
 
 /* Guarded by lock. */
@@ -61,7 +68,7 @@ struct request request_begin(enum request_kind kind, const void *volume, u32 len
 		.len_bytes = len_bytes,
 		.offset_bytes = offset_bytes,
 		.flags = flags,
-		.start_ns = logcache_debug_requests ? lc_now_ns() : 0,
+		.start_ns = logcache_debug_requests ? lc_now_ns() : latency_begin(),
 	};
 }
 
@@ -124,7 +131,8 @@ int request_end(const struct request *r, int rc)
 	bool known;
 	u64 untold;
 
-	if (r->start_ns)
+	latency_end(latency_kinds[r->kind], r->start_ns);
+	if (logcache_debug_requests)
 		show(r, rc);
 	if (rc >= 0)
 		return 0;

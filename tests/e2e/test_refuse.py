@@ -69,6 +69,8 @@ KEYS = {
     "stall-timeout": SECONDS,
     "client-timeout": (("", "0", "-1", "86401", "1s"), "seconds from 1 to 86400"),
     "stats-interval": SECONDS,
+    "control": (("",), "path of a Unix socket"),
+    "metrics": (("", "x", "0", "65536"), "PORT"),
 }
 # Those that mean nothing without a cache, each with a value that is fine.
 OF_THE_CACHE = {
@@ -131,7 +133,7 @@ def parameters_of_a_cache_without_one(env):
 @case()
 def unknown_parameter(env):
     cache, backing = blank_cache(env), backing_file(env)
-    for key in ("colour", "volumes", "dirty_high", "control", "Cache"):
+    for key in ("colour", "volumes", "dirty_high", "controls", "Cache"):
         refused(env, f"cache={cache}", f"backing={backing}", f"{key}=1",
                 says=(f"unknown parameter '{key}'", "--help logcache"))
 

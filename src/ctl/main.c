@@ -1,0 +1,153 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * main.c - logcachectl: which command is it?
+ */
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "ctl.h"
+#include "online.h"
+#include "rt_posix.h"
+
+static const struct command commands[] = {
+	{"status", "[--json]", "what the server and its cache are doing", command_status},
+	{"top", "[--interval=SECONDS]", "the same, as a screen that goes along; q ends it",
+	 command_top},
+	{"watch", "[--interval=SECONDS]", "the same as top", command_top},
+	{"get", "[KEY]", "show all settings, or the value of one", command_get},
+	{"set", "KEY=VALUE ... [--persist]",
+	 "change settings, until the next start or (--persist) for ever", command_set},
+	{"flush", "", "make everything durable that was written until now", command_flush},
+	{"drain", "[--wait]", "write everything back, while clients go on", command_drain_either},
+	{"attach", "CACHE [--wait] [--format=auto|no|force] [--segment-size=SIZE]",
+	 "give a cache to a server that runs without one", command_attach},
+	{"detach", "[--wait]", "write everything back and run on without the cache", command_detach},
+	{"reset-stats", "", "let counters and latencies begin at 0 again", command_reset_stats},
+	{"format", "CACHE [--segment-size=SIZE] [--label=TEXT] [--size=SIZE] [--force]",
+	 "make an empty cache", command_format},
+	{"check", "CACHE [--progress] [--quiet]", "verify everything on a cache; writes nothing",
+	 command_check},
+	{"dump", "CACHE [--json] [--segments | --records]",
+	 "show what is on a cache; writes nothing", command_dump},
+	{"drain", "--offline cache=CACHE [volume=NAME] backing=PATH ... [--progress] [--quiet]",
+	 "write everything back without serving", command_drain},
+	{"repair", "CACHE [--yes] [--progress] [--quiet]",
+	 "make a corrupt cache start again; without --yes only say how", command_repair},
+	{"forget", "CACHE VOLUME [--yes-lose-data]", "remove a volume from a cache", command_forget},
+};
+
+#define NR_COMMANDS (sizeof commands / sizeof *commands)
+
+static void say_line(const char *fmt, va_list ap, const char *hint)
+{
+	char line[1200];
+
+	vsnprintf(line, sizeof line, fmt, ap);
+	fprintf(stderr, "logcachectl: %s%s\n", line, hint);
+}
+
+int fail(const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	say_line(fmt, ap, "");
+	va_end(ap);
+	return CTL_FAILED;
+}
+
+int misused(const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	say_line(fmt, ap, "; see logcachectl --help");
+	va_end(ap);
+	return CTL_USAGE;
+}
+
+bool parse_size(const char *text, u64 *bytes)
+{
+	static const char suffixes[] = "KMGT";
+	const char *suffix;
+	double n;
+	char *end;
+	u64 unit = 1;
+
+	if (*text < '0' || *text > '9' || strchr(text, 'x'))
+		return false; /* strtod knows more numbers than people */
+	n = strtod(text, &end);
+	if (*end && (suffix = strchr(suffixes, *end)) != NULL) {
+		unit <<= 10 * (suffix - suffixes + 1);
+		end++;
+	}
+	n *= (double)unit;
+	if (*end || n > (double)(1ull << 53) || n != (double)(u64)n)
+		return false;
+	*bytes = (u64)n;
+	return true;
+}
+
+const char *count_text(char text[64], u64 nr, const char *what)
+{
+	snprintf(text, 64, "%llu %s%s", (unsigned long long)nr, what, nr == 1 ? "" : "s");
+	return text;
+}
+
+bool quiet_log;
+
+/* Lines of the engine and the stores. */
+static void hook(enum lc_log_level level, const char *line)
+{
+	if (level == LC_LOG_DEBUG || (quiet_log && level == LC_LOG_INFO))
+		return;
+	fprintf(stderr, "logcachectl: %s%s\n", level == LC_LOG_WARNING ? "warning: " : "", line);
+}
+
+static int usage(FILE *out)
+{
+	fprintf(out, "usage: logcachectl [-s SOCKET] COMMAND ...\n\n");
+	for (unsigned i = 0; i < NR_COMMANDS; i++)
+		fprintf(out, "  %s %s\n      %s\n", commands[i].name, commands[i].arguments,
+			commands[i].text);
+	fprintf(out,
+		"\nSOCKET is the control= of a server, $LOGCACHE_SOCKET by default. CACHE is the SSD or the file. The exit status is 0 on success, 1 if the command failed "
+		"or found problems, 2 if the command line is wrong. See logcachectl(1).\n");
+	return out == stdout ? CTL_OK : CTL_USAGE;
+}
+
+int main(int argc, char **argv)
+{
+	lc_log_hook(hook);
+	if (argc > 2 && !strcmp(argv[1], "-s")) {
+		setenv("LOGCACHE_SOCKET", argv[2], 1);
+		argv[2] = argv[0];
+		argc -= 2;
+		argv += 2;
+	}
+	if (argc < 2)
+		return usage(stderr);
+	if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "help"))
+		return usage(stdout);
+	if (!strcmp(argv[1], "--version")) {
+		printf("logcachectl %s\n", LOGCACHE_VERSION);
+		return CTL_OK;
+	}
+	for (unsigned i = 0; i < NR_COMMANDS; i++) {
+		int status;
+
+		if (strcmp(argv[1], commands[i].name))
+			continue;
+		if (argc > 2 && !strcmp(argv[2], "--help"))
+			return usage(stdout);
+		/* getopt() names the program by its first argument. */
+		argv[1] = argv[0];
+		status = commands[i].run(argc - 1, argv + 1);
+		if (fflush(stdout) || ferror(stdout))
+			return fail("cannot write to standard output");
+		return status;
+	}
+	return misused("there is no command '%s'", argv[1]);
+}
