@@ -5,7 +5,7 @@ import os
 import time
 
 from control import Control, Load, content_of, refused, serve
-from devices import FailingStore
+from devices import FailingStore, wait_until
 from harness import K, M, case, file_hash, pick
 from test_io import one_request, read_all
 
@@ -193,7 +193,7 @@ def one_job_at_a_time(env):
     for what in ("drain", "detach"):
         refused(409, control.start, what, says="job 1 .detach. is running")
     refused(409, lambda: control.start("attach", path="/x"), says="is running")
-    assert control.status()["state"] == "detaching"
+    wait_until(lambda: control.status()["state"] == "detaching", "detaching does not begin")
     h = server.connect()
     assert h.pread(4, 4096 * 5) == b"0001"
     h.shutdown()
