@@ -115,7 +115,7 @@ static int hold_writers(struct lc_cache *c, u64 deadline_ns)
 	int err = 0;
 
 	lc_mutex_lock(&c->core.lock);
-	c->core.hold = !LC_MUTANT(detach_without_hold) && !LC_MUTANT(attach_without_hold);
+	c->core.hold = !LC_MUTANT(switch_without_hold);
 	while (under_way(c, true, false, true) && c->core.hold && !err) {
 		wait_path(&c->core, deadline_ns);
 		if (c->interrupted)

@@ -96,7 +96,7 @@ static int enter(struct lc_volume *v, struct lc_request *rq, struct lc_range *ra
 
 	/* Whoever is counted waits for nothing but the disk. */
 	while (!err && !v->log) {
-		if (c->hold && !LC_MUTANT(attach_without_hold)) {
+		if (c->hold) {
 			c->path_waiters++;
 			lc_cond_wait(&c->path, &c->lock, LC_FOREVER);
 			c->path_waiters--;

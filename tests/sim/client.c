@@ -259,9 +259,9 @@ void clients_run(struct history *h)
 	static const char *const names[CLIENTS_MAX] = {"client0", "client1", "client2",
 						       "client3", "client4", "client5"};
 	struct fiber *fibers[CLIENTS_MAX];
-	u32 i;
+	u32 i, nr = h->nr_clients;
 
-	for (i = 0; i < h->nr_clients; i++) {
+	for (i = 0; i < nr; i++) {
 		struct client *c = &h->clients[i];
 
 		c->load = h->load;
@@ -276,7 +276,7 @@ void clients_run(struct history *h)
 	}
 	if (h->switches)
 		switch_start(h);
-	for (i = 0; i < h->nr_clients; i++)
+	for (i = 0; i < nr; i++)
 		sim_fiber_join(fibers[i]);
 	if (h->switches)
 		switch_finish(h);
