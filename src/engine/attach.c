@@ -13,8 +13,9 @@
  * Detaching. Drained while clients go on, then the rest with writers held. Before the first write goes straight, nothing that
  * the SSD holds may ever count again: from_seq of all volumes is behind the last record, durably.
  *
- * How long writers are held is bounded by a share of the clients' patience; whoever cannot make it in that time lets
- * them go and tries again.
+ * How long writers are held for requests under way and for the last drain is bounded by a share of the clients' patience;
+ * whoever cannot make it in that time lets them go and tries again. What comes on top of it is one flush of each
+ * backing store (attaching) and some pages of the SSD.
  */
 #include <assert.h>
 #include <string.h>

@@ -176,7 +176,8 @@ static bool disposable(const struct lc_cache *c, u8 id)
 }
 
 /*
- * A table entry for a new volume: an unused one, or that of a volume which is neither served nor needed. What the log still has under its id is void from now on.
+ * A table entry for a new volume: an unused one, or that of a volume which is neither served nor needed. What
+ * the log still has under its id is void from now on.
  */
 static struct lc_volume_entry *new_entry(struct lc_cache *c, const char *name)
 {

@@ -2,9 +2,11 @@
 /*
  * cache.h - the rooms at the top of the engine: a cache as a whole.
  *
- *	cache.c    format, open, start, drain, close; insight
- *	bind.c     which volume of the cache is which backing store, and what is refused (I12)
- *	attach.c   give a cache to volumes that are being served, and take it away again
+ *	cache.c     format, open, start, drain, close
+ *	bind.c      which volume of the cache is which backing store, and what is refused (I12)
+ *	attach.c    give a cache to volumes that are being served, and take it away again
+ *	settings.c  what can be changed meanwhile
+ *	insight.c   what a cache says of itself
  */
 #ifndef LC_CACHE_H
 #define LC_CACHE_H
@@ -49,13 +51,12 @@ int lc_bind_volumes(struct lc_cache *c, bool attach, struct lc_error *err);
 int lc_ssd_open(struct lc_cache *c, bool attach, struct lc_error *err);
 /* The threads have ended: mark it as clean (unless ERR says that it is not), and let go of it. Returns what failed. */
 int lc_ssd_close(struct lc_cache *c, int err);
+/* Write a metadata page while no log thread runs. */
+int lc_ssd_write_page(struct lc_cache *c, u32 page);
+
 /* --- settings.c --- */
 
 /* Take what the SSD keeps of settings, unless they were given explicitly. [lock, if clients are there] */
 void lc_settings_take_kept(struct lc_settings *s, const struct lc_superblock *sb);
-
-/* --- cache.c --- */
-
-int lc_ssd_write_page(struct lc_cache *c, u32 page);
 
 #endif
