@@ -81,7 +81,7 @@ struct lc_settings {
 	u32 writeback_threshold_percent;
 	u32 dirty_high_percent;
 	u32 idle_ms;	 /* write back everything after so long without client I/O; 0: never */
-	u64 batch_bytes; /* data per sweep; 0: 1/8 of the cache */
+	u64 batch_bytes; /* of the log that a sweep looks at; 0: as it pays */
 	u32 flush_interval_ms; /* an open record older than this is made durable; 0: never by itself */
 	u32 flush_deadline_ms; /* how long a flush may wait for others to share it; 0: not at all */
 	u32 superblock_interval_ms; /* write it at least so often while the log grows; 0: need not be */
@@ -231,7 +231,9 @@ struct lc_stats {
 	/* the log */
 	u64 records, segments, log_bytes, commits;
 	/* write-back */
-	u64 sweeps, writeback_blocks, writeback_ios, backing_flushes, superseded_blocks;
+	u64 sweeps; /* sorted, from one flush of a backing store to the next */
+	u64 rounds; /* from one end of a volume to the other: a round is made of sweeps */
+	u64 writeback_blocks, writeback_ios, backing_flushes, superseded_blocks;
 	u64 zeroed_blocks; /* on the backing stores */
 	u64 writeback_ns;  /* spent in sweeps */
 	/* trouble */
@@ -245,6 +247,8 @@ struct lc_stats {
 	u64 memory_bytes;	 /* index, tables and buffers */
 	u32 segment_bytes;
 	u32 waiting_writers; /* for space in the log */
+	u64 pace_delay_ns; /* what a writer pays for a block now, because the log is nearly full; 0: nothing */
+	u64 writeback_rate_blocks; /* a second, lately, while it is at work */
 	u32 failing_volumes; /* whose backing stores failed when write-back last tried */
 	bool log_failed;     /* the SSD has, and the log is not durable again yet */
 	u64 bad_blocks;	     /* on the list of lost blocks */

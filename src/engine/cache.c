@@ -201,6 +201,8 @@ static void forget_ssd(struct lc_cache *c)
 		c->volumes[i].id = 0;
 		c->volumes[i].touched = 0;
 		c->volumes[i].failing = false;
+		c->volumes[i].failures = 0;
+		c->volumes[i].retry_ns = c->volumes[i].swept = 0;
 	}
 	c->core.stalled_since_ns = 0;
 	c->core.ssd = NULL;
@@ -214,6 +216,7 @@ static void destroy(struct lc_cache *c)
 	for (unsigned i = 0; c->volumes && i < c->nr_volumes; i++)
 		lc_ranges_destroy(&c->volumes[i].ranges);
 	lc_cond_destroy(&c->core.path);
+	lc_pace_destroy(&c->core.pace);
 	lc_mutex_destroy(&c->core.lock);
 	lc_free(c->volumes, c->nr_volumes * sizeof *c->volumes);
 	lc_free(c, sizeof *c);
@@ -284,6 +287,7 @@ int lc_cache_open(struct lc_store *ssd, const struct lc_volume_spec *specs, unsi
 	c->nr_volumes = nr_specs;
 	lc_mutex_init(&c->core.lock);
 	lc_cond_init(&c->core.path);
+	lc_pace_init(&c->core.pace);
 	c->volumes = lc_alloc(nr_specs * sizeof *c->volumes);
 	if (!c->volumes) {
 		destroy(c);

@@ -11,6 +11,7 @@
  *	writeback   when to sweep; moves the tail. sweep: zeros and dirty blocks to the backing stores
  *	volume      what clients do: read, write, zero; direct, without a log
  *	range       who changes which blocks right now
+ *	pace        how fast: writers, write-back, readers
  *	log         records to the SSD; group commit; buffers
  *	core        this
  */
@@ -18,6 +19,7 @@
 #define LC_CORE_H
 
 #include "meta.h"
+#include "pace.h"
 #include "segment.h"
 
 struct lc_core {
@@ -39,6 +41,7 @@ struct lc_core {
 	/* Guarded by lock: since when write-back fails (0: it does not), and how. */
 	u64 stalled_since_ns;
 	int stall_error;
+	struct lc_pace pace; /* guarded by lock */
 	u64 client_ops; /* guarded by lock: is anybody there? */
 	void *scratch; /* guarded by lock: unused scratch memory of requests, linked through its first word */
 };

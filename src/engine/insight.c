@@ -27,6 +27,8 @@ static void cache_stats(const struct lc_cache *c, struct lc_stats *out)
 	out->cached_blocks = ring->index.nr_entries;
 	out->capacity_blocks = (u64)ring->nr * (ring->segment_blocks - 1);
 	out->waiting_writers = c->log.space_waiters;
+	out->pace_delay_ns = core->pace.delay_ns;
+	out->writeback_rate_blocks = lc_pace_rate(core);
 	out->failing_volumes = c->writeback.sweep.nr_failing;
 	out->log_failed = c->log.failed;
 	out->bad_blocks = core->meta.bad.nr;

@@ -24,7 +24,7 @@ static const struct place places[] = {
 	 AT(writeback), 1},
 	{{2, "writeback-threshold", "%", "pause write-back while clients' reads keep a backing store busier", 0, 100, false},
 	 AT(writeback_threshold_percent), 1},
-	{{3, "writeback-batch", "bytes", "data per sweep; 0: 1/8 of the cache", 1u << 20, 1ull << 44, true},
+	{{3, "writeback-batch", "bytes", "how much of the log a sweep looks at; 0: as much as pays", 1u << 20, 1ull << 44, true},
 	 AT(batch_bytes), 1},
 	{{4, "dirty-low", "%", "write back when more of the cache is dirty", 0, 100, false},
 	 AT(dirty_low_percent), 1},

@@ -1,34 +1,20 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * sweep.c - zero; collect, build runs, read, write, flush, clean: one turn of the pipeline at a time.
- *
- * A run goes   build (pins its slots) -> read (buffers, SSD) -> verify -> write -> free.   As many runs as are
- * free are built and read together; their writes go out together; then at least one write is awaited, so that
- * the slow store always has a queue of ascending writes in front of it.
+ * sweep.c - one turn: collect, then the belt: build (pins slots), read (buffers, SSD), verify, write; flush, clean.
  */
 #include "sweep.h"
 
 #include <assert.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "fingerprint.h"
 
 /* Look-ups in one critical section. */
 #define SLICE 16u
-/* How long the share of time that clients' reads take is measured, and how often it is looked at again. */
-#define MEASURE_NS (100 * LC_NS_PER_MS)
-/* Zeroed at a time: a store that is quick about it, and one that writes. */
-#define ZERO_STEP_BYTES (256ull << 20)
-#define SLOW_ZERO_STEP_BYTES (16ull << 20)
+/* A part of a block: its widened or merged content, and aligned copies of its fragments. */
+#define PART_FRAMES (1 + LC_SECTORS_PER_BLOCK / 2)
 
 /* --- begin and end --- */
-
-/* The buffers of all runs. */
-static size_t runs_bytes(const struct lc_sweep *sw)
-{
-	return (size_t)LC_NR_RUNS * sw->run_blocks * LC_BLOCK;
-}
 
 int lc_sweep_init(struct lc_sweep *sw, struct lc_core *core, struct lc_log *log,
 		  struct lc_volume **volumes)
@@ -36,29 +22,34 @@ int lc_sweep_init(struct lc_sweep *sw, struct lc_core *core, struct lc_log *log,
 	/* 12 bytes for each of these: 3/4 of a byte per block of the cache. */
 	u32 blocks = core->ring.nr * core->ring.segment_blocks, max = blocks / 16;
 	u32 run_blocks = blocks / 64;
+	int err;
 
+	if (run_blocks < LC_RUN_BLOCKS_MIN)
+		run_blocks = LC_RUN_BLOCKS_MIN;
+	if (run_blocks > LC_RUN_BLOCKS_MAX)
+		run_blocks = LC_RUN_BLOCKS_MAX;
+	if (max < LC_RUN_BLOCKS_MIN * 2)
+		max = LC_RUN_BLOCKS_MIN * 2;
 	*sw = (struct lc_sweep){
 		.core = core,
 		.log = log,
 		.volumes = volumes,
-		.max = max < LC_RUN_BLOCKS_MIN * 2 ? LC_RUN_BLOCKS_MIN * 2 : max,
+		.run_blocks = run_blocks,
+		.nr_frames = run_blocks * (LC_FRAMES_MAX / LC_RUN_BLOCKS_MAX),
+		.max_written = max,
 	};
-	if (run_blocks < LC_RUN_BLOCKS_MIN)
-		run_blocks = LC_RUN_BLOCKS_MIN;
-	sw->run_blocks = run_blocks > LC_RUN_BLOCKS_MAX ? LC_RUN_BLOCKS_MAX : run_blocks;
+	assert(sw->nr_frames >= LC_FRAMES_MIN && sw->nr_frames <= LC_FRAMES_MAX);
 	sw->backing = lc_alloc((LC_VOLUMES_MAX + 1) * sizeof *sw->backing);
 	sw->runs = lc_alloc(LC_NR_RUNS * sizeof *sw->runs);
-	sw->memory = lc_alloc(runs_bytes(sw));
-	sw->places = lc_alloc(sw->max * sizeof *sw->places);
-	sw->written = lc_alloc(sw->max * sizeof *sw->written);
-	if (!sw->backing || !sw->runs || !sw->memory || !sw->places || !sw->written) {
+	sw->memory = lc_alloc((size_t)sw->nr_frames * LC_BLOCK);
+	sw->pieces = lc_alloc(sw->nr_frames * sizeof *sw->pieces);
+	sw->ios = lc_alloc(sw->nr_frames * sizeof *sw->ios);
+	sw->written = lc_alloc(sw->max_written * sizeof *sw->written);
+	err = lc_places_init(&sw->places, max);
+	if (err || !sw->backing || !sw->runs || !sw->memory || !sw->pieces || !sw->ios ||
+	    !sw->written) {
 		lc_sweep_destroy(sw);
 		return -ENOMEM;
-	}
-	for (u32 i = 0; i < LC_NR_RUNS; i++) {
-		sw->runs[i].buf = sw->memory + (size_t)i * sw->run_blocks * LC_BLOCK;
-		sw->runs[i].next = sw->free_runs;
-		sw->free_runs = &sw->runs[i];
 	}
 	return 0;
 }
@@ -69,26 +60,29 @@ void lc_sweep_destroy(struct lc_sweep *sw)
 		return;
 	lc_free(sw->backing, (LC_VOLUMES_MAX + 1) * sizeof *sw->backing);
 	lc_free(sw->runs, LC_NR_RUNS * sizeof *sw->runs);
-	lc_free(sw->memory, runs_bytes(sw));
-	lc_free(sw->places, sw->max * sizeof *sw->places);
-	lc_free(sw->written, sw->max * sizeof *sw->written);
+	lc_free(sw->memory, (size_t)sw->nr_frames * LC_BLOCK);
+	lc_free(sw->pieces, sw->nr_frames * sizeof *sw->pieces);
+	lc_free(sw->ios, sw->nr_frames * sizeof *sw->ios);
+	lc_free(sw->written, sw->max_written * sizeof *sw->written);
+	lc_places_destroy(&sw->places);
 	*sw = (struct lc_sweep){0};
 }
 
 u64 lc_sweep_bytes(const struct lc_sweep *sw)
 {
-	return (u64)sw->max * (sizeof *sw->places + sizeof *sw->written) +
-	       LC_NR_RUNS * sizeof *sw->runs + runs_bytes(sw);
+	return sw->places.max * sizeof *sw->places.list + sw->max_written * sizeof *sw->written +
+	       LC_NR_RUNS * sizeof *sw->runs +
+	       sw->nr_frames * (LC_BLOCK + sizeof *sw->pieces + sizeof *sw->ios);
 }
 
 int lc_sweep_open(struct lc_sweep *sw, struct lc_error *err)
 {
-	struct lc_area area = {sw->memory, runs_bytes(sw)};
-	int ret = lc_queue_open(sw->core->ssd, LC_NR_RUNS * 4, &area, 1, &sw->ssd, err);
+	struct lc_area area = {sw->memory, (size_t)sw->nr_frames * LC_BLOCK};
+	int ret = lc_queue_open(sw->core->ssd, LC_SWEEP_DEPTH * 2, &area, 1, &sw->ssd, err);
 
 	for (u32 id = 1; id <= LC_VOLUMES_MAX && !ret; id++)
 		if (sw->volumes[id])
-			ret = lc_queue_open(sw->volumes[id]->backing, LC_NR_RUNS, &area, 1,
+			ret = lc_queue_open(sw->volumes[id]->backing, LC_SWEEP_DEPTH, &area, 1,
 					    &sw->backing[id], err);
 	if (ret)
 		lc_sweep_close(sw);
@@ -107,50 +101,207 @@ void lc_sweep_close(struct lc_sweep *sw)
 	sw->ssd = NULL;
 }
 
-/* --- collect --- */
+/* --- stores that fail, and work again --- */
 
-static int compare_places(const void *a, const void *b)
+void lc_sweep_works(struct lc_sweep *sw)
 {
-	const u64 *x = a, *y = b;
+	struct lc_core *c = sw->core;
+	bool failed;
 
-	return (*x > *y) - (*x < *y);
+	lc_mutex_lock(&c->lock);
+	failed = c->stalled_since_ns && !sw->nr_failing;
+	if (failed)
+		c->stalled_since_ns = 0;
+	lc_mutex_unlock(&c->lock);
+	if (failed)
+		lc_log(LC_LOG_INFO, "%s: write-back works again", c->ssd->name);
+}
+
+static void backing_works(struct lc_sweep *sw)
+{
+	struct lc_core *c = sw->core;
+	struct lc_volume *v = sw->v;
+	bool failed;
+
+	lc_mutex_lock(&c->lock);
+	c->stats.backing_flushes++;
+	failed = v->failing;
+	v->failing = false;
+	v->failures = 0;
+	sw->nr_failing -= failed;
+	if (failed && !sw->nr_failing)
+		c->stalled_since_ns = 0;
+	lc_mutex_unlock(&c->lock);
+	if (failed)
+		lc_log(LC_LOG_INFO, "%s: write-back works again", v->backing->name);
+}
+
+void lc_sweep_backing_failed(struct lc_sweep *sw, int err)
+{
+	struct lc_core *c = sw->core;
+	struct lc_volume *v = sw->v;
+	u64 now_ns = lc_now_ns();
+	bool first;
+
+	if (sw->backing_error) /* the turn has failed, once */
+		return;
+	sw->backing_error = err;
+	lc_mutex_lock(&c->lock);
+	c->stats.backing_errors++;
+	first = !v->failing;
+	v->failing = true;
+	sw->nr_failing += first;
+	v->retry_ns = now_ns + ((u64)c->settings.retry_ms << v->failures) * LC_NS_PER_MS;
+	if (1u << v->failures < LC_RETRY_GROWTH)
+		v->failures++;
+	if (!c->stalled_since_ns)
+		c->stalled_since_ns = now_ns;
+	c->stall_error = err;
+	lc_mutex_unlock(&c->lock);
+	if (first)
+		lc_log(LC_LOG_ERROR,
+		       "%s: write-back fails: %s; what is dirty stays in the cache, and it is tried "
+		       "again every %u to %u ms",
+		       v->backing->name, strerror(-err), c->settings.retry_ms,
+		       c->settings.retry_ms * LC_RETRY_GROWTH);
+}
+
+void lc_sweep_forgive(struct lc_sweep *sw)
+{
+	const struct lc_ring *ring = &sw->core->ring;
+
+	lc_mutex_lock(&sw->core->lock);
+	for (u32 id = 1; id <= LC_VOLUMES_MAX && sw->nr_failing; id++) {
+		struct lc_volume *v = sw->volumes[id];
+
+		if (!v || !v->failing || ring->dirty_of[id] || ring->zeros.blocks_of[id])
+			continue;
+		v->failing = false;
+		sw->nr_failing--;
+	}
+	lc_mutex_unlock(&sw->core->lock);
+}
+
+bool lc_sweep_stopped(struct lc_sweep *sw)
+{
+	bool stop;
+
+	lc_mutex_lock(&sw->core->lock);
+	stop = sw->stop;
+	lc_mutex_unlock(&sw->core->lock);
+	return stop;
+}
+
+bool lc_sweep_flush(struct lc_sweep *sw)
+{
+	int err = LC_MUTANT(no_backing_flush) ? 0 : lc_store_flush(sw->v->backing);
+
+	if (err)
+		lc_sweep_backing_failed(sw, err);
+	else
+		backing_works(sw);
+	return !err;
+}
+
+void lc_sweep_give_way(struct lc_sweep *sw)
+{
+	struct lc_core *c = sw->core;
+	u64 again_ns;
+
+	lc_mutex_lock(&c->lock);
+	while (!sw->stop && lc_pace_give_way(c, sw->log, &sw->v->reads, &again_ns))
+		lc_cond_wait(&sw->log->progress, &c->lock, again_ns);
+	lc_mutex_unlock(&c->lock);
+}
+
+/* --- the belt --- */
+
+static struct lc_run *run_of(const struct lc_sweep *sw, u64 nr)
+{
+	return &sw->runs[nr % LC_NR_RUNS];
+}
+
+static u8 *frame_data(const struct lc_sweep *sw, u32 frame)
+{
+	return sw->memory + (size_t)frame * LC_BLOCK;
+}
+
+/* Runs that are done leave the belt in order. */
+static void leave_belt(struct lc_sweep *sw)
+{
+	while (sw->oldest < sw->next_write && !run_of(sw, sw->oldest)->nr_ios)
+		sw->oldest++;
 }
 
 /*
- * The smallest places above `covered` among the dirty blocks of the segments tail + 1 .. UPTO, sorted: all of them,
- * or as many as fit. When the buffer is full its upper half is given up, and with it everything
- * that lies higher: the next range finds it.
+ * The next free frames: where they begin, and how many lie in a row there, at most MAX. A run does not go round the end of
+ * the memory: if fewer than MAX are left there, it begins at the front.
  */
-static void collect(struct lc_sweep *sw, u64 upto)
+static u32 free_frames(const struct lc_sweep *sw, u32 max, u32 *frame)
 {
-	struct lc_core *c = sw->core;
-	struct lc_ring *ring = &c->ring;
-	u64 limit = UINT64_MAX;
+	const struct lc_run *first = run_of(sw, sw->oldest), *last;
+	u32 end;
 
-	sw->nr_places = 0;
-	for (u64 id = ring->tail_id + 1; id <= upto; id++) {
-		u32 first = lc_ring_first_slot(ring, id);
-		bool full = false;
+	*frame = 0;
+	if (sw->oldest == sw->next_build)
+		return max < sw->nr_frames ? max : sw->nr_frames;
+	if (sw->next_build - sw->oldest == LC_NR_RUNS)
+		return 0;
+	last = run_of(sw, sw->next_build - 1);
+	end = last->frame + last->nr_frames;
+	if (end > first->frame && sw->nr_frames - end >= max)
+		*frame = end;
+	else if (end > first->frame)
+		return first->frame < max ? first->frame : max;
+	else
+		*frame = end;
+	end = *frame < first->frame ? first->frame : sw->nr_frames;
+	return end - *frame < max ? end - *frame : max;
+}
 
-		lc_mutex_lock(&c->lock);
-		for (u32 i = 0; i < ring->segment_blocks && !full; i++) {
-			u64 key = lc_index_slot(&ring->index, first + i)->key;
-			u64 place = lc_key_place(key);
+/* --- read --- */
 
-			if (!(key & LC_SLOT_DIRTY) || place <= sw->covered || place > limit)
-				continue;
-			sw->places[sw->nr_places++] = place;
-			full = sw->nr_places == sw->max;
-		}
-		lc_mutex_unlock(&c->lock);
-		if (full) {
-			qsort(sw->places, sw->nr_places, sizeof *sw->places, compare_places);
-			sw->nr_places /= 2;
-			limit = sw->places[sw->nr_places - 1];
-			id--; /* the rest of this segment, and some of it again */
-		}
+/* Take what the SSD has read; wait for it until DEADLINE_NS. */
+static void reap_ssd(struct lc_sweep *sw, u64 deadline_ns)
+{
+	struct lc_io *done = lc_queue_wait(sw->ssd, deadline_ns);
+
+	while (done) {
+		struct lc_io *io = done;
+		struct lc_run *r = io->owner;
+
+		done = io->next;
+		sw->reading--;
+		r->nr_ios--;
+		for (u32 i = 0; io->result && i < io->len_bytes / LC_BLOCK; i++)
+			sw->pieces[((u8 *)io->buf - sw->memory) / LC_BLOCK + i].bad = true;
 	}
-	qsort(sw->places, sw->nr_places, sizeof *sw->places, compare_places);
+}
+
+/* Gather a run's data: copies from buffers now, reads of the SSD into the queue. */
+static void read_run(struct lc_sweep *sw, struct lc_run *r)
+{
+	for (u32 i = r->frame, end = i + r->nr, nr; i < end; i += nr) {
+		struct lc_piece *p = &sw->pieces[i];
+
+		nr = 1;
+		if (p->pin == LC_PIN_BUFFER) {
+			lc_copy(frame_data(sw, i), p->data, LC_BLOCK);
+			continue;
+		}
+		while (i + nr < end && p[nr].pin == LC_PIN_SSD && p[nr].slot == p->slot + nr)
+			nr++;
+		sw->ios[i] = (struct lc_io){
+			.op = LC_IO_READ,
+			.buf = frame_data(sw, i),
+			.len_bytes = nr * LC_BLOCK,
+			.offset_bytes = lc_slot_offset_bytes(p->slot),
+			.owner = r,
+		};
+		lc_queue_submit(sw->ssd, &sw->ios[i]);
+		r->nr_ios++;
+		sw->reading++;
+	}
 }
 
 /* --- build --- */
@@ -181,7 +332,7 @@ static bool writable_whole(struct lc_sweep *sw, u64 place)
 static void add_piece(struct lc_sweep *sw, struct lc_run *r, u32 slot)
 {
 	const struct lc_slot *s = lc_index_slot(&sw->core->ring.index, slot);
-	struct lc_piece *p = &r->pieces[r->nr++];
+	struct lc_piece *p = &sw->pieces[r->frame + r->nr++];
 
 	*p = (struct lc_piece){.slot = slot, .crc = s->crc, .mask = lc_key_mask(s->key)};
 	p->pin = lc_log_pin(sw->log, slot, &p->data);
@@ -190,17 +341,18 @@ static void add_piece(struct lc_sweep *sw, struct lc_run *r, u32 slot)
 
 /*
  * A run that begins at PLACE or a little below it, where dirty neighbours reach down, and goes on as long
- * as blocks are adjacent and writable. A block that has only some of its sectors is a run of its own.
- * Returns false if PLACE need not be written any more.
+ * as blocks are adjacent and writable, in at most ROOM frames. A block that has only some of its sectors is a run of its
+ * own. Returns false if PLACE need not be written any more.
  */
-static bool build_run(struct lc_sweep *sw, u64 place, struct lc_run *r)
+static bool build_run(struct lc_sweep *sw, u64 place, struct lc_run *r, u32 room)
 {
 	struct lc_core *c = sw->core;
+	struct lc_volume *v = sw->v;
 	u64 first = place, at;
-	u32 slot, room = sw->max - sw->nr_written;
+	u32 slot;
 
-	if (room > sw->run_blocks)
-		room = sw->run_blocks;
+	if (room > sw->max_written - sw->nr_written)
+		room = sw->max_written - sw->nr_written;
 	r->nr = r->nr_ios = 0;
 	r->error = 0;
 	lc_mutex_lock(&c->lock);
@@ -209,12 +361,12 @@ static bool build_run(struct lc_sweep *sw, u64 place, struct lc_run *r)
 		lc_mutex_unlock(&c->lock);
 		return false;
 	}
-	while (place - first + 1 < room / 2 && place - first < SLICE && first - 1 > sw->covered &&
-	       lc_place_volume(first - 1) == lc_place_volume(place) && writable_whole(sw, first) &&
+	while (place - first + 1 < room / 2 && place - first < SLICE && first - 1 > v->swept &&
+	       lc_place_volume(first - 1) == v->id && writable_whole(sw, first) &&
 	       writable_whole(sw, first - 1))
 		first--;
 	for (at = first; r->nr < room && (slot = writable(sw, at)); at++) {
-		if (lc_place_volume(at) != lc_place_volume(place))
+		if (lc_place_volume(at) != v->id)
 			break;
 		if (lc_key_mask(lc_index_slot(&c->ring.index, slot)->key) != LC_MASK_FULL) {
 			if (!r->nr) {
@@ -232,59 +384,46 @@ static bool build_run(struct lc_sweep *sw, u64 place, struct lc_run *r)
 	lc_mutex_unlock(&c->lock);
 	if (!r->nr)
 		return false; /* superseded while we built the run */
-	r->v = sw->volumes[lc_place_volume(place)];
+	r->nr_frames = r->nr;
+	if (sw->pieces[r->frame].mask != LC_MASK_FULL)
+		r->nr_frames = PART_FRAMES;
 	r->block = lc_place_block(first);
-	sw->covered = at - 1;
+	v->swept = at - 1;
 	for (u32 i = 0; i < r->nr; i++)
-		sw->written[sw->nr_written++] = r->pieces[i].slot;
+		sw->written[sw->nr_written++] = sw->pieces[r->frame + i].slot;
 	return true;
 }
 
-/* --- read --- */
-
-static void reap_ssd(struct lc_sweep *sw, u32 *reading)
+/* Build runs from places[*at] on, and begin to read them, while there is room. False: no more of this turn. */
+static bool build_runs(struct lc_sweep *sw, u32 *at)
 {
-	struct lc_io *done = lc_queue_wait(sw->ssd, LC_FOREVER);
+	while (*at < sw->places.nr && !sw->error && !sw->backing_error &&
+	       sw->nr_written < sw->max_written) {
+		u64 place = sw->places.list[*at];
+		struct lc_run *r = run_of(sw, sw->next_build);
+		u32 frame, room = free_frames(sw, sw->run_blocks, &frame);
 
-	while (done) {
-		struct lc_io *io = done;
-		struct lc_run *r = io->owner;
-
-		done = io->next;
-		--*reading;
-		if (!io->result)
+		if (room < PART_FRAMES)
+			return true;
+		if (lc_sweep_stopped(sw)) {
+			sw->error = -ECANCELED;
+			break;
+		}
+		++*at;
+		if (place <= sw->v->swept)
 			continue;
-		for (u32 i = 0; i < io->len_bytes / LC_BLOCK; i++)
-			r->pieces[((u8 *)io->buf - r->buf) / LC_BLOCK + i].bad = true;
-	}
-}
-
-/* Gather a run's data: copies from buffers now, reads of the SSD into the queue. Returns how many. */
-static u32 read_run(struct lc_sweep *sw, struct lc_run *r)
-{
-	u32 nr_ios = 0;
-
-	for (u32 i = 0, nr; i < r->nr; i += nr) {
-		struct lc_piece *p = &r->pieces[i];
-
-		nr = 1;
-		if (p->pin == LC_PIN_BUFFER) {
-			lc_copy(r->buf + (size_t)i * LC_BLOCK, p->data, LC_BLOCK);
+		r->frame = frame;
+		if (!build_run(sw, place, r, room)) {
+			sw->v->swept = place;
 			continue;
 		}
-		while (i + nr < r->nr && p[nr].pin == LC_PIN_SSD && p[nr].slot == p->slot + nr)
-			nr++;
-		r->ios[nr_ios] = (struct lc_io){
-			.op = LC_IO_READ,
-			.buf = r->buf + (size_t)i * LC_BLOCK,
-			.len_bytes = nr * LC_BLOCK,
-			.offset_bytes = lc_slot_offset_bytes(p->slot),
-			.owner = r,
-		};
-		lc_queue_submit(sw->ssd, &r->ios[nr_ios++]);
+		sw->next_build++;
+		read_run(sw, r);
 	}
-	return nr_ios;
+	return false;
 }
+
+/* --- verify --- */
 
 /* Does the SSD itself say that it has lost the data? All else (no memory, a lost link) may pass. */
 static bool medium_error(int err)
@@ -315,10 +454,9 @@ static int verify_piece(struct lc_sweep *sw, struct lc_piece *p, u8 *block)
  * answers EIO by itself, until the list that says so is durable: no crash may let the backing store's
  * old data come through.
  */
-static int lose_piece(struct lc_sweep *sw, const struct lc_run *r, u32 i)
+static int lose_piece(struct lc_sweep *sw, const struct lc_piece *p, u64 block)
 {
 	struct lc_core *c = sw->core;
-	const struct lc_piece *p = &r->pieces[i];
 	const struct lc_slot *s = lc_index_slot(&c->ring.index, p->slot);
 	bool lost;
 	int page = 0, err;
@@ -327,7 +465,7 @@ static int lose_piece(struct lc_sweep *sw, const struct lc_run *r, u32 i)
 	c->stats.crc_errors++;
 	lost = s->key & LC_SLOT_DIRTY;
 	if (lost)
-		page = lc_bad_add(&c->meta.bad, r->v->id, r->block + i, p->mask,
+		page = lc_bad_add(&c->meta.bad, sw->v->id, block, p->mask,
 				  lc_ring_segment_of(&c->ring, p->slot)->last_seq);
 	lc_mutex_unlock(&c->lock);
 	if (!lost || page < 0)
@@ -346,240 +484,26 @@ static int lose_piece(struct lc_sweep *sw, const struct lc_run *r, u32 i)
 		lc_log(LC_LOG_ERROR,
 		       "%s: block %llu of %s cannot be read back and is lost: it answers with an "
 		       "input/output error until it is overwritten",
-		       c->ssd->name, (unsigned long long)(r->block + i), r->v->backing->name);
+		       c->ssd->name, (unsigned long long)block, sw->v->backing->name);
 	return 0;
-}
-
-/* --- stores that fail, and work again --- */
-
-void lc_sweep_works(struct lc_sweep *sw)
-{
-	struct lc_core *c = sw->core;
-	bool failed;
-
-	lc_mutex_lock(&c->lock);
-	failed = c->stalled_since_ns && !sw->nr_failing;
-	if (failed)
-		c->stalled_since_ns = 0;
-	lc_mutex_unlock(&c->lock);
-	if (failed)
-		lc_log(LC_LOG_INFO, "%s: write-back works again", c->ssd->name);
-}
-
-static void backing_works(struct lc_sweep *sw, struct lc_volume *v)
-{
-	struct lc_core *c = sw->core;
-	bool failed;
-
-	lc_mutex_lock(&c->lock);
-	c->stats.backing_flushes++;
-	failed = v->failing;
-	v->failing = false;
-	sw->nr_failing -= failed;
-	if (failed && !sw->nr_failing)
-		c->stalled_since_ns = 0;
-	lc_mutex_unlock(&c->lock);
-	if (failed)
-		lc_log(LC_LOG_INFO, "%s: write-back works again", v->backing->name);
-}
-
-static void backing_failed(struct lc_sweep *sw, struct lc_volume *v, int err)
-{
-	struct lc_core *c = sw->core;
-	bool first;
-
-	lc_mutex_lock(&c->lock);
-	c->stats.backing_errors++;
-	first = !v->failing;
-	v->failing = true;
-	sw->nr_failing += first;
-	if (!c->stalled_since_ns)
-		c->stalled_since_ns = lc_now_ns();
-	c->stall_error = err;
-	lc_mutex_unlock(&c->lock);
-	if (first)
-		lc_log(LC_LOG_ERROR,
-		       "%s: write-back fails: %s; what is dirty stays in the cache, and it is tried "
-		       "again every %u to %u ms",
-		       v->backing->name, strerror(-err), c->settings.retry_ms,
-		       c->settings.retry_ms * LC_RETRY_GROWTH);
-	sw->backing_error = err;
-	sw->failed[v->id] = true;
-}
-
-static bool stopped(struct lc_sweep *sw)
-{
-	bool stop;
-
-	lc_mutex_lock(&sw->core->lock);
-	stop = sw->stop;
-	lc_mutex_unlock(&sw->core->lock);
-	return stop;
-}
-
-/* Flush a volume's backing store. */
-static bool flush_backing(struct lc_sweep *sw, struct lc_volume *v)
-{
-	int err = LC_MUTANT(no_backing_flush) ? 0 : lc_store_flush(v->backing);
-
-	if (err)
-		backing_failed(sw, v, err);
-	else
-		backing_works(sw, v);
-	return !err;
-}
-
-/* --- giving way --- */
-
-/* How many per cent of the time were clients reading from the volume's backing store lately? [lock] */
-static u32 busy_percent(struct lc_volume *v)
-{
-	struct lc_busy *b = &v->reads;
-	u64 now_ns = lc_now_ns(), elapsed_ns = now_ns - b->measured_ns;
-	u64 total_ns = b->total_ns + (b->nr ? now_ns - b->since_ns : 0);
-
-	if (elapsed_ns >= MEASURE_NS) {
-		b->percent = (total_ns - b->measured_total_ns) * 100 / elapsed_ns;
-		b->measured_ns = now_ns;
-		b->measured_total_ns = total_ns;
-	}
-	return b->percent;
-}
-
-/* Is there a reason to write back whatever clients read meanwhile? [lock] */
-static bool in_a_hurry(const struct lc_sweep *sw)
-{
-	const struct lc_core *c = sw->core;
-	const struct lc_ring *ring = &c->ring;
-
-	return sw->stop || sw->hurries || sw->log->space_waiters ||
-	       (ring->head_id - ring->tail_id) * 100 > (u64)c->settings.dirty_high_percent * ring->nr;
-}
-
-/* Wait while clients' reads keep the backing store busy. */
-static void give_way(struct lc_sweep *sw, struct lc_volume *v)
-{
-	struct lc_core *c = sw->core;
-
-	lc_mutex_lock(&c->lock);
-	while (busy_percent(v) > c->settings.writeback_threshold_percent && !in_a_hurry(sw))
-		lc_cond_wait(&sw->log->progress, &c->lock, v->reads.measured_ns + MEASURE_NS);
-	lc_mutex_unlock(&c->lock);
-}
-
-/* --- zero --- */
-
-/* Write zeros, where the store has nothing better. */
-static int write_zeros(struct lc_sweep *sw, struct lc_store *s, u64 len_bytes, u64 offset_bytes)
-{
-	u32 max = runs_bytes(sw) < 1u << 20 ? runs_bytes(sw) : 1u << 20;
-
-	memset(sw->memory, 0, max);
-	while (len_bytes) {
-		u32 step = len_bytes < max ? len_bytes : max;
-		/* Behind the end of the store it is dropped. */
-		u32 whole = (step + LC_BLOCK - 1) / LC_BLOCK * LC_BLOCK;
-		int err = lc_store_write(s, sw->memory, whole, offset_bytes);
-
-		if (err)
-			return err;
-		offset_bytes += step;
-		len_bytes -= step;
-	}
-	return 0;
-}
-
-/* Zero one range on its backing store, in steps. Whatever the store cannot do itself is written. */
-static int zero_range(struct lc_sweep *sw, struct lc_volume *v, const struct lc_zero *e)
-{
-	struct lc_store *s = v->backing;
-	u64 at = lc_place_block(e->place) * LC_BLOCK, end = at + (u64)e->nr * LC_BLOCK;
-	int err = 0;
-
-	if (end > v->size_bytes)
-		end = v->size_bytes;
-	while (at < end && !err) {
-		bool punch = e->trim && s->can_punch;
-		u64 step = punch || s->can_zero ? ZERO_STEP_BYTES : SLOW_ZERO_STEP_BYTES;
-
-		if (stopped(sw))
-			return -ECANCELED;
-		give_way(sw, v);
-		if (step > end - at)
-			step = end - at;
-		if (lc_store_zero(s, step, at, punch))
-			err = write_zeros(sw, s, step, at);
-		at += step;
-	}
-	return err;
-}
-
-/* The durable pending ranges of a volume; only after the backing flush they are pending no more. */
-static void zero_volume(struct lc_sweep *sw, struct lc_volume *v)
-{
-	struct lc_core *c = sw->core;
-	struct lc_zero e = {.place = lc_place(v->id, 0)};
-	bool any = false;
-	int err = 0;
-
-	for (;;) {
-		bool found;
-
-		lc_mutex_lock(&c->lock);
-		found = lc_zeros_next(&c->ring, v->id, e.place + e.nr,
-				      LC_MUTANT(zero_undurable) ? UINT64_MAX : sw->log->durable_id,
-				      &e);
-		if (found)
-			v->touched |= lc_samples_in(v->size_bytes, lc_place_block(e.place), e.nr);
-		lc_mutex_unlock(&c->lock);
-		if (!found)
-			break;
-		any = true;
-		err = zero_range(sw, v, &e);
-		if (err)
-			break;
-		lc_mutex_lock(&c->lock);
-		lc_zeros_done(&c->ring, &e);
-		c->stats.zeroed_blocks += e.nr;
-		lc_mutex_unlock(&c->lock);
-	}
-	if (!any)
-		return;
-	if (err == -ECANCELED)
-		sw->error = err;
-	else if (err)
-		backing_failed(sw, v, err);
-	if (LC_MUTANT(zero_without_flush))
-		err = 0;
-	else if (!err && !flush_backing(sw, v))
-		err = -EIO;
-	lc_mutex_lock(&c->lock);
-	lc_zeros_flushed(&c->ring, v->id, !err);
-	lc_log_space(sw->log);
-	lc_mutex_unlock(&c->lock);
 }
 
 /* --- write --- */
 
-static void submit_write(struct lc_sweep *sw, struct lc_run *r, u32 from_bytes, u32 to_bytes)
+/* Bytes [from, to) of the run, which lie in or are copied to frame AT, whose I/O is free. */
+static void submit_write(struct lc_sweep *sw, struct lc_run *r, u32 at, u32 from_bytes, u32 to_bytes)
 {
-	struct lc_io *io = &r->ios[r->nr_ios++];
+	struct lc_io *io = &sw->ios[at];
 
 	*io = (struct lc_io){
 		.op = LC_IO_WRITE,
-		.buf = r->buf,
+		.buf = frame_data(sw, at),
 		.len_bytes = to_bytes - from_bytes,
 		.offset_bytes = r->block * LC_BLOCK + from_bytes,
 		.owner = r,
 	};
-	/* Part of a block: a buffer for I/O is aligned to blocks. */
-	if (from_bytes % LC_BLOCK) {
-		io->buf = r->buf + (size_t)r->nr_ios * LC_BLOCK;
-		memcpy(io->buf, r->buf + from_bytes, to_bytes - from_bytes);
-	} else {
-		io->buf = r->buf + from_bytes;
-	}
-	lc_queue_submit(sw->backing[r->v->id], io);
+	r->nr_ios++;
+	lc_queue_submit(sw->backing[sw->v->id], io);
 }
 
 /*
@@ -588,9 +512,9 @@ static void submit_write(struct lc_sweep *sw, struct lc_run *r, u32 from_bytes, 
  */
 static int write_part(struct lc_sweep *sw, struct lc_run *r)
 {
-	struct lc_store *backing = r->v->backing;
-	u8 mask = r->pieces[0].mask;
-	u8 *old = r->buf + LC_BLOCK;
+	struct lc_store *backing = sw->v->backing;
+	u8 mask = sw->pieces[r->frame].mask;
+	u8 *data = frame_data(sw, r->frame), *old = frame_data(sw, r->frame + 1);
 
 	if (backing->block_bytes > LC_SECTOR) {
 		int err = lc_store_read(backing, old, LC_BLOCK, r->block * LC_BLOCK);
@@ -599,82 +523,83 @@ static int write_part(struct lc_sweep *sw, struct lc_run *r)
 			return err;
 		for (u32 i = 0; i < LC_SECTORS_PER_BLOCK; i++)
 			if (!(mask & 1u << i))
-				memcpy(r->buf + i * LC_SECTOR, old + i * LC_SECTOR, LC_SECTOR);
-		submit_write(sw, r, 0, LC_BLOCK);
+				memcpy(data + i * LC_SECTOR, old + i * LC_SECTOR, LC_SECTOR);
+		submit_write(sw, r, r->frame, 0, LC_BLOCK);
 		return 0;
 	}
-	while (mask) {
-		u32 first = __builtin_ctz(mask);
-		u32 nr = __builtin_ctz(~(u32)(mask >> first));
+	for (u32 at = r->frame + 1; mask; at++) { /* a buffer for I/O is aligned to blocks */
+		u32 first = __builtin_ctz(mask), nr = __builtin_ctz(~(u32)(mask >> first));
 
 		mask &= ~(((1u << nr) - 1) << first);
-		submit_write(sw, r, first * LC_SECTOR, (first + nr) * LC_SECTOR);
+		memcpy(frame_data(sw, at), data + first * LC_SECTOR, nr * LC_SECTOR);
+		submit_write(sw, r, at, first * LC_SECTOR, (first + nr) * LC_SECTOR);
 	}
 	return 0;
 }
 
-static void release_run(struct lc_sweep *sw, struct lc_run *r)
+/* Whole blocks: one write, unless some are lost. */
+static void write_whole(struct lc_sweep *sw, struct lc_run *r)
 {
-	r->next = sw->free_runs;
-	sw->free_runs = r;
+	u32 from = 0;
+
+	for (u32 i = 0; i <= r->nr; i++) {
+		if (i < r->nr && !sw->pieces[r->frame + i].bad)
+			continue;
+		if (i > from)
+			submit_write(sw, r, r->frame + from, from * LC_BLOCK, i * LC_BLOCK);
+		from = i + 1;
+	}
 }
 
-/* The data of a run is there: let go of the log, and write. */
+/* The data of a run is there: verify it, let go of the log, and write. */
 static void write_run(struct lc_sweep *sw, struct lc_run *r)
 {
 	struct lc_core *c = sw->core;
-	u64 samples = lc_samples_in(r->v->size_bytes, r->block, r->nr);
-	u32 from = 0;
-	int err = 0;
+	struct lc_volume *v = sw->v;
+	struct lc_piece *pieces = &sw->pieces[r->frame];
+	u64 samples = lc_samples_in(v->size_bytes, r->block, r->nr);
+	int err;
 
 	for (u32 i = 0; i < r->nr; i++) {
-		err = verify_piece(sw, &r->pieces[i], r->buf + (size_t)i * LC_BLOCK);
+		err = verify_piece(sw, &pieces[i], frame_data(sw, r->frame + i));
 		if (err > 0)
-			err = lose_piece(sw, r, i);
+			err = lose_piece(sw, &pieces[i], r->block + i);
 		if (err)
 			sw->error = err;
 	}
-	err = 0;
 	lc_mutex_lock(&c->lock);
 	for (u32 i = 0; i < r->nr; i++) {
-		const struct lc_piece *p = &r->pieces[i];
+		const struct lc_piece *p = &pieces[i];
 
 		/* It can be read after all: it was listed, but that could not be made durable. */
 		if (!p->bad && lc_index_slot(&c->ring.index, p->slot)->key & LC_SLOT_DIRTY)
-			lc_bad_clear(&c->meta.bad, r->v->id, r->block + i, p->mask);
+			lc_bad_clear(&c->meta.bad, v->id, r->block + i, p->mask);
 		lc_log_unpin(sw->log, p->slot, p->pin);
 	}
-	r->v->touched |= samples;
+	v->touched |= samples;
 	c->stats.writeback_blocks += r->nr;
 	lc_log_unlock(sw->log);
 
-	if (r->pieces[0].mask != LC_MASK_FULL) {
-		if (!r->pieces[0].bad)
-			err = write_part(sw, r);
-	} else {
-		for (u32 i = 0; i <= r->nr; i++)
-			if (i == r->nr || r->pieces[i].bad) {
-				if (i > from)
-					submit_write(sw, r, from * LC_BLOCK, i * LC_BLOCK);
-				from = i + 1;
-			}
-	}
-	if (err)
-		backing_failed(sw, r->v, err);
 	r->submitted_ns = lc_now_ns();
+	if (pieces[0].mask == LC_MASK_FULL) {
+		write_whole(sw, r);
+	} else if (!pieces[0].bad) {
+		err = write_part(sw, r);
+		if (err)
+			lc_sweep_backing_failed(sw, err);
+	}
 	lc_mutex_lock(&c->lock);
 	c->stats.writeback_ios += r->nr_ios;
 	lc_mutex_unlock(&c->lock);
-	if (!r->nr_ios)
-		release_run(sw, r);
+	sw->writing += r->nr_ios > 0;
 }
 
-/* Wait for at least one write of a volume to complete. */
-static u32 reap_backing(struct lc_sweep *sw, struct lc_volume *v)
+/* Wait for at least one write to complete. */
+static void reap_backing(struct lc_sweep *sw)
 {
-	struct lc_io *done = lc_queue_wait(sw->backing[v->id], LC_FOREVER);
+	struct lc_core *c = sw->core;
+	struct lc_io *done = lc_queue_wait(sw->backing[sw->v->id], LC_FOREVER);
 	u64 now_ns = lc_now_ns();
-	u32 nr = 0;
 
 	while (done) {
 		struct lc_io *io = done;
@@ -685,18 +610,38 @@ static u32 reap_backing(struct lc_sweep *sw, struct lc_volume *v)
 			r->error = io->result;
 		if (--r->nr_ios)
 			continue;
+		sw->writing--;
 		if (r->error)
-			backing_failed(sw, v, r->error);
-		lc_mutex_lock(&sw->core->lock);
-		lc_histogram_add(&sw->core->latencies.backing_write, now_ns - r->submitted_ns);
-		lc_mutex_unlock(&sw->core->lock);
-		release_run(sw, r);
-		nr++;
+			lc_sweep_backing_failed(sw, r->error);
+		lc_mutex_lock(&c->lock);
+		lc_histogram_add(&c->latencies.backing_write, now_ns - r->submitted_ns);
+		lc_pace_progress(c, r->error ? 0 : r->nr, now_ns);
+		lc_mutex_unlock(&c->lock);
 	}
-	return nr;
+	leave_belt(sw);
 }
 
-/* --- a range, a sweep --- */
+/* Is the next run to be written still being read? */
+static bool next_is_read(const struct lc_sweep *sw)
+{
+	return sw->next_write < sw->next_build && run_of(sw, sw->next_write)->nr_ios;
+}
+
+/* Write what is at hand, as many at a time as the backing store may have now. */
+static void write_runs(struct lc_sweep *sw)
+{
+	struct lc_core *c = sw->core;
+
+	lc_mutex_lock(&c->lock);
+	sw->depth = lc_pace_depth(c, sw->log, &sw->v->reads, LC_SWEEP_DEPTH);
+	lc_mutex_unlock(&c->lock);
+	while (sw->writing < sw->depth && sw->next_write < sw->next_build && !next_is_read(sw))
+		write_run(sw, run_of(sw, sw->next_write++));
+	lc_queue_start(sw->backing[sw->v->id]);
+	leave_belt(sw);
+}
+
+/* --- a turn --- */
 
 /* Only now, after the backing flush, the blocks are clean (I3). */
 static void clean_written(struct lc_sweep *sw)
@@ -711,120 +656,65 @@ static void clean_written(struct lc_sweep *sw)
 	}
 }
 
-/* Build and begin to read runs of V from *AT on, while there is room. Returns the list. */
-static struct lc_run *build_runs(struct lc_sweep *sw, struct lc_volume *v, u32 *at, bool *more,
-				 u32 *reading)
+/* Everything that was collected goes over the belt. */
+static void run_belt(struct lc_sweep *sw)
 {
-	struct lc_run *ready = NULL, **last = &ready;
+	bool more = true;
+	u32 at = 0;
 
-	while (*more && sw->free_runs) {
-		struct lc_run *r = sw->free_runs;
-		u64 place = *at < sw->nr_places ? sw->places[*at] : 0;
-
-		*more = !sw->error && !sw->failed[v->id] && *at < sw->nr_places &&
-			sw->volumes[lc_place_volume(place)] == v && sw->nr_written < sw->max;
-		if (*more && stopped(sw)) {
-			sw->error = -ECANCELED;
-			*more = false;
-		}
-		if (!*more)
-			break;
-		++*at;
-		if (place <= sw->covered)
-			continue;
-		if (!build_run(sw, place, r)) {
-			sw->covered = place;
-			continue;
-		}
-		sw->free_runs = r->next;
-		*reading += read_run(sw, r);
-		*last = r;
-		r->next = NULL;
-		last = &r->next;
+	while (more || sw->oldest < sw->next_build) {
+		lc_sweep_give_way(sw);
+		more = more && build_runs(sw, &at);
+		reap_ssd(sw, 0);
+		write_runs(sw);
+		/* The SSD is the faster one: a backing store that could have more waits for it, not we for both. */
+		if (next_is_read(sw) && sw->writing < sw->depth)
+			reap_ssd(sw, LC_FOREVER);
+		else if (sw->writing)
+			reap_backing(sw);
 	}
-	return ready;
+	assert(!sw->reading && !sw->writing);
 }
 
-/*
- * Write the runs of the places from *AT on that belong to one volume, as far as `written` has room; flush that
- * volume; turn them clean.
- */
-static void write_range(struct lc_sweep *sw, u32 *at)
+int lc_sweep_turn(struct lc_sweep *sw, struct lc_volume *v, u64 upto, u64 *written)
 {
-	struct lc_volume *v = sw->volumes[lc_place_volume(sw->places[*at])];
-	u32 in_flight = 0;
-	bool more = true;
+	struct lc_core *c = sw->core;
+	u64 began_ns = lc_now_ns(), bottom = lc_place(v->id, 0) - 1, from;
+	u32 wanted;
 
+	*written = 0;
+	sw->v = v;
+	sw->error = sw->backing_error = 0;
 	sw->nr_written = 0;
-	while (more || in_flight) {
-		u32 reading = 0;
-		struct lc_run *ready;
+	lc_mutex_lock(&c->lock);
+	c->stats.sweeps++;
+	lc_pace_start(c, began_ns);
+	wanted = lc_pace_turn_blocks(c);
+	lc_mutex_unlock(&c->lock);
+	if (v->swept < bottom)
+		v->swept = bottom;
+	from = v->swept;
 
-		give_way(sw, v);
-		ready = build_runs(sw, v, at, &more, &reading);
-		while (reading)
-			reap_ssd(sw, &reading);
-		while (ready) {
-			struct lc_run *r = ready;
-
-			ready = r->next;
-			write_run(sw, r);
-			in_flight += r->nr_ios > 0;
+	lc_sweep_zero(sw);
+	if (!sw->error && !sw->backing_error) {
+		lc_places_collect(&sw->places, c, v->id, from, upto, wanted);
+		if (!sw->places.nr && from > bottom) { /* a new round */
+			v->swept = from = bottom;
+			lc_places_collect(&sw->places, c, v->id, from, upto, wanted);
 		}
-		lc_queue_start(sw->backing[v->id]);
-		if (in_flight)
-			in_flight -= reap_backing(sw, v);
+		run_belt(sw);
 	}
 	if (LC_MUTANT(clean_before_flush))
 		clean_written(sw);
-	if (!sw->error && !sw->failed[v->id] && sw->nr_written && flush_backing(sw, v))
+	if (!sw->error && !sw->backing_error && sw->nr_written && lc_sweep_flush(sw)) {
 		clean_written(sw);
-}
-
-/* A store that has failed, and from which nothing is wanted any more, does not hold up anybody. */
-static void forgive(struct lc_sweep *sw)
-{
-	const struct lc_ring *ring = &sw->core->ring;
-
-	lc_mutex_lock(&sw->core->lock);
-	for (u32 id = 1; id <= LC_VOLUMES_MAX && sw->nr_failing; id++) {
-		struct lc_volume *v = sw->volumes[id];
-
-		if (!v || !v->failing || ring->dirty_of[id] || ring->zeros.blocks_of[id])
-			continue;
-		v->failing = false;
-		sw->nr_failing--;
+		*written = sw->nr_written;
 	}
-	lc_mutex_unlock(&sw->core->lock);
-}
-
-int lc_sweep_run(struct lc_sweep *sw, u64 upto)
-{
-	u64 began_ns = lc_now_ns();
-
-	sw->covered = 0; /* below volume 1, block 0 */
-	sw->error = sw->backing_error = 0;
-	memset(sw->failed, 0, sizeof sw->failed);
-	lc_mutex_lock(&sw->core->lock);
-	sw->core->stats.sweeps++;
-	lc_mutex_unlock(&sw->core->lock);
-	for (u32 id = 1; id <= LC_VOLUMES_MAX && !sw->error; id++)
-		if (sw->volumes[id])
-			zero_volume(sw, sw->volumes[id]);
-	do {
-		collect(sw, upto);
-		for (u32 at = 0; at < sw->nr_places && !sw->error;) {
-			u8 id = lc_place_volume(sw->places[at]);
-
-			if (!sw->failed[id])
-				write_range(sw, &at);
-			else if (sw->places[at++] > sw->covered)
-				sw->covered = lc_place(id, LC_BLOCK_NR_MAX); /* nothing more of it */
-		}
-	} while (sw->nr_places && !sw->error);
-	forgive(sw);
-	lc_mutex_lock(&sw->core->lock);
-	sw->core->stats.writeback_ns += lc_now_ns() - began_ns;
-	lc_mutex_unlock(&sw->core->lock);
+	if (sw->error || sw->backing_error)
+		v->swept = from; /* once more */
+	lc_mutex_lock(&c->lock);
+	c->stats.rounds += from == bottom && sw->nr_written;
+	c->stats.writeback_ns += lc_now_ns() - began_ns;
+	lc_mutex_unlock(&c->lock);
 	return sw->error ? sw->error : sw->backing_error;
 }

@@ -1,34 +1,53 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * sweep.h - one sorted sweep over the dirty blocks of a batch of segments, to the backing stores.
+ * sweep.h - dirty blocks to the backing stores, in ascending order, round and round like an elevator.
  *
- *	zero      first the pending ranges (zeros.h), all that are durable: the stores zero them, and are flushed
- *	collect   the places of the batch's dirty blocks, in ascending key ranges that fit `places`
+ * Each volume has a position, `swept`. A turn takes the next key range above it:
+ *
+ *	zero      first the volume's pending ranges (zeros.h), all that are durable: the store zeroes them, and is
+ *	          flushed                                                                           sweep_zero.c
+ *	collect   the places of dirty blocks in segments up to a limit, ascending                   places.h
  *	run       from each place, the dirty durable blocks that lie right beside one another, whatever
- *	          segment they are in; read from buffers or the SSD, verified; one large write
- *	flush     the backing stores; only then the blocks turn clean (I3)
+ *	          segment they are in; read from buffers or the SSD, verified; one large write      sweep.c
+ *	flush     the backing store; only then the blocks turn clean (I3)
+ *
+ * and the next turn goes on behind it, with what has become dirty there since; above the last place a new round
+ * begins. So a round meets all that was written since the one before it. A segment is clean at the latest one round after
+ * it came below the limit, whatever is written meanwhile, and the tail moves after each turn, not once a round.
+ *
+ * Runs lie one behind the other on a belt of frames (a block of memory each, with what is to be known of its block):
+ *
+ *	done ... oldest  [writing]  next to write  [reading, ready]  next to build ... free
+ *
+ * so that the SSD is read ahead of the backing store, which always has a queue of ascending writes.
  *
  * Only durable log content is written back (I8), and nothing in a range that is still pending: this thread alone
  * changes the backing stores, one thing after the other, so that zeros and blocks cannot
- * overtake each other. The runs of a sweep ascend, so a block is written at most
+ * overtake each other. The runs of a turn ascend, so a block is written at most
  * once between two flushes: two versions of it are never in flight together.
  *
  * A block that cannot be read from the SSD, or whose crc is wrong, goes to the list of lost blocks (I10).
  *
- * All of it belongs to the write-back thread, which alone calls lc_sweep_open, _run and _close.
+ * All of it belongs to the write-back thread, which alone calls lc_sweep_open, _turn and _close.
  *
- * A backing store that fails is left alone for the rest of the sweep; the other volumes go on.
+ * A backing store that fails is left alone for a while, which doubles with each failure; the others go on.
  */
 #ifndef LC_SWEEP_H
 #define LC_SWEEP_H
 
+#include "places.h"
 #include "volume.h"
 
-/* The longest write to a backing store, and how many are in the making. Small caches make do with less. */
+/* Writes at a backing store at a time: what a disk can sort by itself. */
+#define LC_SWEEP_DEPTH 32u
+/* Runs on the belt; the longest one, and frames, in small caches fewer. */
+#define LC_NR_RUNS 256u
 #define LC_RUN_BLOCKS_MAX 64u
 #define LC_RUN_BLOCKS_MIN 8u
-#define LC_NR_RUNS 16u
+#define LC_FRAMES_MAX 1024u
+#define LC_FRAMES_MIN 128u
 
+/* One block of a run on its way. */
 struct lc_piece {
 	u32 slot;
 	u32 crc;
@@ -40,16 +59,13 @@ struct lc_piece {
 
 /* One write to the backing store in the making. */
 struct lc_run {
-	struct lc_volume *v;
 	u64 block;
-	u32 nr;
-	u32 nr_ios; /* in flight */
+	u32 frame; /* its first */
+	u32 nr;	   /* blocks */
+	u32 nr_frames;
+	u32 nr_ios; /* in flight: reads, then writes */
 	u64 submitted_ns;
 	int error;
-	u8 *buf; /* run_blocks blocks */
-	struct lc_piece pieces[LC_RUN_BLOCKS_MAX];
-	struct lc_io ios[LC_RUN_BLOCKS_MAX];
-	struct lc_run *next;
 };
 
 struct lc_sweep {
@@ -59,21 +75,28 @@ struct lc_sweep {
 
 	struct lc_queue *ssd;
 	struct lc_queue **backing; /* by volume id */
-	struct lc_run *runs;	   /* [LC_NR_RUNS] */
-	struct lc_run *free_runs;
-	u8 *memory; /* LC_NR_RUNS * run_blocks blocks */
-	u32 run_blocks;
-	u64 *places;  /* [max] of one key range, sorted */
-	u32 *written; /* [max] slots written since the last backing flush */
-	u32 max, nr_places, nr_written;
-	u64 covered; /* places up to here are done in this range: the next run starts behind */
+
+	/* The belt. The numbers of runs go on for ever: run N is runs[N % LC_NR_RUNS]. */
+	struct lc_run *runs;
+	u64 oldest, next_write, next_build;
+	u8 *memory;		 /* nr_frames blocks */
+	struct lc_piece *pieces; /* [nr_frames] */
+	struct lc_io *ios;	 /* [nr_frames] */
+	u32 nr_frames, run_blocks;
+	u32 reading, writing; /* I/Os at the SSD, runs at the backing store */
+	u32 depth;	      /* of those, at most */
+
+	/* The present turn. */
+	struct lc_volume *v;
+	struct lc_places places;
+	u32 *written; /* [max_written] slots written since the last backing flush */
+	u32 max_written, nr_written;
+	int error;	   /* what ends the turn */
+	int backing_error; /* what the backing store said */
+
 	/* Guarded by the engine mutex. */
-	bool stop;	/* leave the sweep as soon as possible */
-	u32 hurries;	/* do not give way to clients: so many wait for a drain */
+	bool stop;	/* leave the turn as soon as possible */
 	u32 nr_failing; /* volumes whose backing stores fail */
-	/* Of the present sweep: what ends it, and what a backing store said. */
-	int error, backing_error;
-	bool failed[LC_VOLUMES_MAX + 1]; /* this volume is not tried any more */
 };
 
 /* -ENOMEM. VOLUMES is by id and outlives SW. */
@@ -88,13 +111,29 @@ int lc_sweep_open(struct lc_sweep *sw, struct lc_error *err);
 void lc_sweep_close(struct lc_sweep *sw);
 
 /*
- * Write back all that is dirty in the segments tail + 1 .. UPTO, which are durable. When it returns 0 it is on
- * the backing stores and flushed, and clean. Otherwise what was not covered by a good flush is as dirty as
- * before; -ECANCELED after `stop`.
+ * One turn of a volume, over what is dirty in the segments tail + 1 .. UPTO, which are durable. *WRITTEN gets the blocks that
+ * are on the backing store and flushed now, and clean. What was not covered by a good flush is as dirty as before:
+ * -ECANCELED after `stop`; or what a store said: if it is the backing store, the volume is failing, and to be left alone until
+ * its retry_ns.
  */
-int lc_sweep_run(struct lc_sweep *sw, u64 upto);
+int lc_sweep_turn(struct lc_sweep *sw, struct lc_volume *v, u64 upto, u64 *written);
 
 /* What had failed works: writers need not give up. */
 void lc_sweep_works(struct lc_sweep *sw);
+/* A store that has failed, and from which nothing is wanted any more, does not hold up anybody. */
+void lc_sweep_forgive(struct lc_sweep *sw);
+
+/* --- between sweep.c and sweep_zero.c --- */
+
+/* The durable pending ranges of the turn's volume; only after the backing flush they are pending no more. */
+void lc_sweep_zero(struct lc_sweep *sw);
+
+/* The backing store of the turn's volume said so. */
+void lc_sweep_backing_failed(struct lc_sweep *sw, int err);
+/* Flush it; false: that failed. */
+bool lc_sweep_flush(struct lc_sweep *sw);
+/* Wait while clients' reads keep it busy. */
+void lc_sweep_give_way(struct lc_sweep *sw);
+bool lc_sweep_stopped(struct lc_sweep *sw);
 
 #endif

@@ -23,32 +23,11 @@
 #define LC_VOLUME_H
 
 #include "log.h"
+#include "pace.h"
 #include "range.h"
 
 /* A request is done in chunks of so many blocks: what one critical section looks up or publishes. */
 #define LC_CHUNK_BLOCKS 32u
-
-/* Clients' reads of the backing store: how busy do they keep it? */
-struct lc_busy {
-	u32 nr;	      /* now */
-	u64 since_ns; /* while nr > 0 */
-	u64 total_ns; /* before that */
-	/* Write-back's: what it was when last measured, and the share of time since the measurement before. */
-	u64 measured_ns, measured_total_ns;
-	u32 percent;
-};
-
-static inline void lc_busy_begin(struct lc_busy *b)
-{
-	if (!b->nr++)
-		b->since_ns = lc_now_ns();
-}
-
-static inline void lc_busy_end(struct lc_busy *b)
-{
-	if (!--b->nr)
-		b->total_ns += lc_now_ns() - b->since_ns;
-}
 
 struct lc_volume {
 	struct lc_core *core;
@@ -65,8 +44,12 @@ struct lc_volume {
 	int flush_error; /* a flush of the backing store failed that no client asked for: the next one shall know */
 	struct lc_ranges ranges;
 	struct lc_busy reads;
-	u64 touched;  /* samples of the fingerprint that write-back wrote to (bit i: sample i) */
+	u64 touched; /* samples of the fingerprint that write-back wrote to (bit i: sample i) */
+	/* Write-back's. */
+	u64 swept;    /* the elevator's position: places up to here are done in this round */
 	bool failing; /* the backing store, when write-back last tried */
+	u32 failures; /* in a row */
+	u64 retry_ns; /* until then it is left alone */
 };
 
 /* Scratch memory of one request: LC_CHUNK_BLOCKS blocks. NULL without memory. Takes and releases the mutex. */
@@ -91,6 +74,7 @@ struct lc_request {
 	u64 attachment; /* of which SSD */
 	bool direct;	/* some of it went straight to the backing store */
 	bool counted;	/* in the statistics */
+	u64 pay_ns;	/* until then it pays for its blocks: pace.h */
 };
 
 /* A part of it is in a record of the SSD that is attached. [lock] */

@@ -32,6 +32,8 @@ static void publish(struct lc_volume *v, struct lc_request *rq, const struct lc_
 	rq->counted = true;
 	c->stats.write_bytes += bytes;
 	lc_request_logged(rq, c, chunk->seq);
+	if (!reused)
+		rq->pay_ns = lc_pace_charge(c, chunk->slot, chunk->nr);
 	for (u32 i = 0; i < chunk->nr; i++) {
 		struct lc_slot *s = lc_index_slot(&ring->index, chunk->slot + i);
 		u32 old = chunk->slot;
@@ -246,6 +248,18 @@ static int64_t write_step(struct lc_volume *v, struct lc_request *rq, const u8 *
 	return ret > 0 ? (int64_t)(p.to - p.from) : ret;
 }
 
+/* A step has taken room in a log that has little: pace.h. A long request pays for a part of itself, as clients have patience. */
+static void pay(struct lc_volume *v, struct lc_request *rq)
+{
+	struct lc_core *c = v->core;
+
+	lc_mutex_lock(&c->lock);
+	if (lc_now_ns() < rq->since_ns + c->settings.client_timeout_ms * LC_NS_PER_MS / 4)
+		lc_pace_pay(c, rq->pay_ns);
+	lc_mutex_unlock(&c->lock);
+	rq->pay_ns = 0;
+}
+
 int lc_volume_write(struct lc_volume *v, struct lc_request *rq, const void *buf, u64 len_bytes,
 		    u64 offset_bytes)
 {
@@ -259,6 +273,8 @@ int lc_volume_write(struct lc_volume *v, struct lc_request *rq, const void *buf,
 			ret = lc_direct_write(v, rq, from, end - at, at);
 		if (ret < 0)
 			return ret;
+		if (rq->pay_ns)
+			pay(v, rq);
 		at += ret;
 		if (from)
 			from += ret;

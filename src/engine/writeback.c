@@ -116,6 +116,7 @@ static int advance_tail(struct lc_writeback *w)
 
 	lc_mutex_lock(&c->lock);
 	lc_ring_set_tail(ring, tail);
+	lc_pace_room(c);
 	lc_log_space(w->log);
 	lc_log_wake(w->log); /* to reclaim */
 	lc_log_unlock(w->log);
@@ -141,46 +142,105 @@ static u64 target(struct lc_writeback *w)
 	struct lc_core *c = w->core;
 	const struct lc_ring *ring = &c->ring;
 	u64 durable = w->log->durable_id, tail = ring->tail_id;
-	u64 segment_bytes = (u64)ring->segment_blocks * LC_BLOCK;
-	u64 batch = c->settings.batch_bytes / segment_bytes;
 	bool quiet = idle(w, lc_now_ns());
-	bool wanted = lc_ring_starved(ring) || lc_ring_zeros_full(ring);
+	bool wanted = lc_pace_pressed(c) || lc_ring_zeros_full(ring);
 	bool much = (ring->head_id - tail) * 100 > (u64)c->settings.dirty_low_percent * ring->nr;
 
 	if (durable <= tail)
 		return tail;
-	if (w->drain_id > tail)
+	/*
+	 * Somebody drains; clients wait for the tail, or for zeros; or something has failed, and only another attempt shows
+	 * that it works again.
+	 */
+	if (w->drain_id > tail || w->log->zero_waiters || c->stalled_since_ns || wanted ||
+	    (c->settings.writeback && (quiet || much)))
 		return durable;
-	/* Clients wait for the tail, or for zeros; or a sweep has failed, and only another one shows that it works again. */
-	if (!(w->log->space_waiters && wanted) && !w->log->zero_waiters && !c->stalled_since_ns &&
-	    !(c->settings.writeback && (quiet || much)))
-		return tail;
-	/* Who fails holds the tail; the others' blocks lie behind what it would take. */
-	if (w->sweep.nr_failing)
-		return durable;
-	if (!c->settings.batch_bytes)
-		batch = ring->nr / 8;
-	if (!batch)
-		batch = 1;
-	return durable < tail + batch ? durable : tail + batch;
+	return tail;
 }
 
-/* One sweep has ended. [lock] */
-static void settle(struct lc_writeback *w, int err)
+/* The next volume that has something to write back, and is not left alone because it fails. *NR: so many have. [lock] */
+static struct lc_volume *next_volume(struct lc_writeback *w, u32 *nr)
+{
+	const struct lc_ring *ring = &w->core->ring;
+	struct lc_volume *next = NULL;
+	u64 now_ns = lc_now_ns();
+
+	*nr = 0;
+	for (u32 i = 0; i < LC_VOLUMES_MAX; i++) {
+		u32 id = (w->turn + i) % LC_VOLUMES_MAX + 1;
+		struct lc_volume *v = w->volumes[id];
+
+		if (!v || (!ring->dirty_of[id] && !ring->zeros.blocks_of[id]) ||
+		    (v->failing && now_ns < v->retry_ns))
+			continue;
+		++*nr;
+		if (!next)
+			next = v;
+	}
+	if (next)
+		w->turn = next->id;
+	return next;
+}
+
+/* How long nothing is tried after failures: ever longer. [lock] */
+static u64 pause_ns(const struct lc_writeback *w)
+{
+	u32 growth = w->failures < 5 ? 1u << w->failures >> 1 : LC_RETRY_GROWTH;
+
+	return (u64)w->core->settings.retry_ms * growth * LC_NS_PER_MS;
+}
+
+/* A turn has ended; BLOCKED: by something else than a backing store. [lock] */
+static void settle(struct lc_writeback *w, int err, bool blocked)
 {
 	struct lc_core *c = w->core;
 
-	w->failures = err ? w->failures + 1 : 0;
+	w->failures = blocked ? w->failures + 1 : 0;
+	w->retry_ns = blocked ? lc_now_ns() + pause_ns(w) : 0;
 	if (err) {
 		w->errors++;
 		w->last_error = err;
-		if (!c->stalled_since_ns) { /* it was not a backing store: the SSD, or a full list */
+		if (!c->stalled_since_ns) { /* the SSD, or a full list */
 			c->stalled_since_ns = lc_now_ns();
 			c->stall_error = err;
 		}
 		lc_log_space(w->log); /* writers may have waited long enough */
 	}
 	lc_cond_broadcast(&w->done);
+}
+
+/* A turn, if there is a reason for one; and the tail. False: nothing can be done now. [lock; released meanwhile] */
+static bool write_back(struct lc_writeback *w)
+{
+	struct lc_core *c = w->core;
+	u64 tail = c->ring.tail_id, upto = target(w), written = 0, moved;
+	struct lc_volume *v;
+	u32 nr;
+	int err = 0, tail_err;
+
+	if (upto <= tail || lc_now_ns() < w->retry_ns)
+		return false;
+	v = next_volume(w, &nr);
+	/* Who fails holds the tail; the others' blocks lie behind what it would take. */
+	if (!w->sweep.nr_failing && !c->pace.hurries)
+		upto = lc_pace_limit(c, upto);
+	lc_mutex_unlock(&c->lock);
+	if (v)
+		err = lc_sweep_turn(&w->sweep, v, upto, &written);
+	lc_sweep_forgive(&w->sweep);
+	tail_err = err == -ECANCELED ? 0 : advance_tail(w);
+	if (!err && !tail_err)
+		lc_sweep_works(&w->sweep);
+	lc_mutex_lock(&c->lock);
+	if (w->stop)
+		return false;
+	moved = c->ring.tail_id - tail;
+	if (v)
+		lc_pace_turned(c, written, moved);
+	if (v || moved || tail_err)
+		settle(w, err ? err : tail_err, tail_err || (err && w->sweep.error));
+	w->fruitless = written || moved || !v ? 0 : w->fruitless + 1;
+	return moved || (v && w->fruitless <= nr);
 }
 
 /* When the superblock is due because of its interval. [lock] */
@@ -193,38 +253,25 @@ static u64 superblock_due_ns(const struct lc_writeback *w)
 	return w->superblock_ns + c->settings.superblock_interval_ms * LC_NS_PER_MS;
 }
 
-/* Sweep, and move the tail. */
-static int write_back(struct lc_writeback *w, u64 upto)
-{
-	int err = lc_sweep_run(&w->sweep, upto), tail_err;
-
-	/* Whatever failed, the other volumes' blocks may have let the tail go on. */
-	tail_err = err == -ECANCELED ? 0 : advance_tail(w);
-	if (!err)
-		err = tail_err;
-	if (!err)
-		lc_sweep_works(&w->sweep);
-	return err;
-}
-
-/* How long to wait if nothing happens; after failures ever longer. [lock] */
-static u64 pause_ns(const struct lc_writeback *w)
-{
-	const struct lc_settings *s = &w->core->settings;
-	u32 growth = w->failures < 5 ? 1u << w->failures >> 1 : LC_RETRY_GROWTH;
-
-	return w->failures ? (u64)s->retry_ms * growth * LC_NS_PER_MS :
-			     (s->idle_ms ? s->idle_ms : 1000) * LC_NS_PER_MS;
-}
-
 /* When to look again if nothing happens. [lock] */
 static u64 wake_up_ns(const struct lc_writeback *w)
 {
-	u64 interval_ns = w->core->settings.superblock_interval_ms * LC_NS_PER_MS;
-	u64 pause = pause_ns(w);
+	const struct lc_settings *s = &w->core->settings;
+	u64 now_ns = lc_now_ns();
+	u64 wake_ns = now_ns + (s->idle_ms ? s->idle_ms : 1000) * LC_NS_PER_MS;
 
 	/* Nobody tells us that the log has become durable further on, and the superblock is due some time after that. */
-	return lc_now_ns() + (interval_ns && interval_ns < pause ? interval_ns : pause);
+	if (s->superblock_interval_ms && now_ns + s->superblock_interval_ms * LC_NS_PER_MS < wake_ns)
+		wake_ns = now_ns + s->superblock_interval_ms * LC_NS_PER_MS;
+	if (w->retry_ns > now_ns && w->retry_ns < wake_ns)
+		wake_ns = w->retry_ns;
+	for (u32 id = 1; id <= LC_VOLUMES_MAX && w->sweep.nr_failing; id++) {
+		const struct lc_volume *v = w->volumes[id];
+
+		if (v && v->failing && v->retry_ns > now_ns && v->retry_ns < wake_ns)
+			wake_ns = v->retry_ns;
+	}
+	return wake_ns;
 }
 
 static void writeback_main(void *arg)
@@ -238,31 +285,14 @@ static void writeback_main(void *arg)
 	w->running = true;
 	lc_cond_broadcast(&w->done);
 	while (!w->stop && !err) {
-		u64 upto, until_ns;
-
 		if (lc_now_ns() >= superblock_due_ns(w)) {
 			lc_mutex_unlock(&c->lock);
 			/* If that fails, the log has failed, too, and says so itself. */
 			(void)write_superblock(w);
 			lc_mutex_lock(&c->lock);
-			continue;
+		} else if (!write_back(w) && !w->stop) {
+			lc_cond_wait(&w->log->progress, &c->lock, wake_up_ns(w));
 		}
-		upto = target(w);
-		if (upto > c->ring.tail_id) {
-			int failed;
-
-			lc_mutex_unlock(&c->lock);
-			failed = write_back(w, upto);
-			lc_mutex_lock(&c->lock);
-			if (w->stop)
-				break;
-			settle(w, failed);
-			if (!failed)
-				continue;
-		}
-		until_ns = wake_up_ns(w);
-		/* What failed is not tried again at each progress of the log. */
-		lc_cond_wait(c->stalled_since_ns ? &w->done : &w->log->progress, &c->lock, until_ns);
 	}
 	lc_mutex_unlock(&c->lock);
 	lc_sweep_close(&w->sweep);
@@ -272,6 +302,15 @@ void lc_writeback_interrupt(struct lc_writeback *w)
 {
 	w->interrupted = true;
 	lc_cond_broadcast(&w->done);
+}
+
+/* What has failed is tried again at once. [lock] */
+static void forgive_failures(struct lc_writeback *w)
+{
+	w->retry_ns = 0;
+	for (u32 id = 1; id <= LC_VOLUMES_MAX; id++)
+		if (w->volumes[id])
+			w->volumes[id]->retry_ns = 0;
 }
 
 int lc_writeback_drain(struct lc_writeback *w, u64 deadline_ns)
@@ -284,12 +323,12 @@ int lc_writeback_drain(struct lc_writeback *w, u64 deadline_ns)
 	lc_log_close_segment(w->log);
 	upto = c->ring.head_id;
 	errors = w->errors;
-	w->sweep.hurries++;
+	c->pace.hurries++;
+	forgive_failures(w);
 	err = lc_log_commit(w->log, lc_log_newest_seq(w->log));
 	if (w->drain_id < upto)
 		w->drain_id = upto;
 	lc_cond_broadcast(&w->log->progress);
-	lc_cond_broadcast(&w->done); /* no pause between attempts */
 	while (!err && c->ring.tail_id < upto) {
 		if (w->interrupted) {
 			err = -ECANCELED;
@@ -301,7 +340,7 @@ int lc_writeback_drain(struct lc_writeback *w, u64 deadline_ns)
 		else if (w->errors != errors)
 			err = w->last_error;
 	}
-	if (!--w->sweep.hurries) /* one that fails is no reason to leave another one waiting */
+	if (!--c->pace.hurries) /* one that fails is no reason to leave another one waiting */
 		w->drain_id = 0;
 	lc_log_unlock(w->log);
 	return err;
@@ -314,6 +353,7 @@ int lc_writeback_init(struct lc_writeback *w, struct lc_core *core, struct lc_lo
 {
 	*w = (struct lc_writeback){.core = core, .log = log, .volumes = volumes};
 	lc_cond_init(&w->done);
+	lc_pace_reset(&core->pace);
 	return lc_sweep_init(&w->sweep, core, log, volumes);
 }
 

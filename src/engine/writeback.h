@@ -2,10 +2,10 @@
 /*
  * writeback.h - from the log to the backing stores, in sorted sweeps; and the tail.
  *
- * One thread. When it has a reason (the dirty share, an idle client, want of segments, a drain) it takes the
- * oldest durable segments above the tail as a batch, and sweep.h writes back what is dirty in them.
+ * One thread. While it has a reason (the dirty share, an idle client, want of segments, a drain) the volumes that have
+ * something dirty take turns (sweep.h), over the oldest durable segments above the tail, as far as pace.h says.
  *
- * Then the tail passes all segments that have nothing dirty left, in the order that I3 and I7 demand:
+ * After each turn the tail passes all segments that have nothing dirty left, in the order that I3 and I7 demand:
  * the log durable (it holds what superseded blocks of the batch), fingerprints and lost blocks durable, the
  * superblock durable in both copies; only then may the segments be reused.
  *
@@ -31,14 +31,18 @@ struct lc_writeback {
 	struct lc_error start_error;
 	struct lc_cond done; /* a sweep or the start has ended */
 	u64 drain_id;	     /* everything up to this segment is to be written back */
-	u64 errors;	     /* sweeps that failed */
+	u64 errors;	     /* turns that failed */
 	int last_error;
 
 	/* own */
 	struct lc_sweep sweep;
 	u64 seen_ops, quiet_ns;
 	u64 superblock_ns; /* when it was last written */
-	u32 failures;	   /* sweeps that failed in a row */
+	u32 turn;	   /* the volume that had the last one */
+	u32 fruitless;	   /* turns in a row that changed nothing */
+	/* Guarded by the engine mutex: what failed was not a backing store, but the SSD or the log; in a row, and the next attempt. */
+	u32 failures;
+	u64 retry_ns;
 };
 
 /* -ENOMEM. VOLUMES is by id and outlives W. */

@@ -49,7 +49,8 @@ static void dirty_main(void *arg)
 
 void switch_prepare(struct history *h)
 {
-	store_sim_reset(&h->dirty, "dirty", lc_cache_min_bytes(DIRTY_SEGMENT), LC_SECTOR, false);
+	/* With room enough that it need not write back. */
+	store_sim_reset(&h->dirty, "dirty", 2 * lc_cache_min_bytes(DIRTY_SEGMENT), LC_SECTOR, false);
 	sim_life("dirty", dirty_main, h);
 	store_sim_crash(&h->dirty, SIM_KILL);
 	store_sim_settle(&h->dirty);

@@ -267,23 +267,25 @@ static void newer_zeros_are_not_undone_by_older_blocks(void **state)
 	(void)state;
 	must_open();
 	for (u32 round = 0; round < 5; round++) {
-		put(0, 100, 20, 0x11 + round);
+		u32 b = 100 + 40 * round; /* above what was swept before: one sweep takes all of it */
+
+		put(0, b, 20, 0x11 + round);
 		lc_mutex_lock(&disk->lock); /* the disk hangs */
 		assert_int_equal(pthread_create(&thread, NULL, drain_thread, NULL), 0);
 		sleep_ms(20);
-		zero(0, 100, 16);
-		put(0, 110, 1, 0x55);
-		assert_reads(0, 100, 10, 0);
+		zero(0, b, 16);
+		put(0, b + 10, 1, 0x55);
+		assert_reads(0, b, 10, 0);
 		lc_mutex_unlock(&disk->lock);
 		assert_int_equal(pthread_join(thread, NULL), 0);
 		must_drain();
 		for (written = i = 0; disk->trace[i].op == LC_IO_WRITE; i++)
 			written += disk->trace[i].len_bytes / LC_BLOCK;
 		assert_int_equal(written, 20); /* it was so */
-		assert_on_disk(0, 100, 10, 0);
-		assert_on_disk(0, 110, 1, 0x55);
-		assert_on_disk(0, 111, 5, 0);
-		assert_on_disk(0, 116, 4, 0x11 + round);
+		assert_on_disk(0, b, 10, 0);
+		assert_on_disk(0, b + 10, 1, 0x55);
+		assert_on_disk(0, b + 11, 5, 0);
+		assert_on_disk(0, b + 16, 4, 0x11 + round);
 		mem_forget(disk);
 	}
 	must_close();
