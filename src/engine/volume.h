@@ -67,6 +67,7 @@ struct lc_volume {
 	struct lc_busy reads;
 	u64 touched;  /* samples of the fingerprint that write-back wrote to (bit i: sample i) */
 	bool failing; /* the backing store, when write-back last tried */
+	bool continued; /* this cache served it last, and was closed in good order */
 };
 
 /* Scratch memory of one request: LC_CHUNK_BLOCKS blocks. NULL without memory. Takes and releases the mutex. */
