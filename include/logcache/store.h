@@ -67,6 +67,10 @@ struct lc_store_ops {
 	int (*extent)(struct lc_store *s, u64 len_bytes, u64 offset_bytes, struct lc_extent *out);
 	int (*queue_open)(struct lc_store *s, unsigned depth, const struct lc_area *areas,
 			  unsigned nr_areas, struct lc_queue **out, struct lc_error *err);
+	/* May be NULL: nothing outlives the process that asked for it. */
+	void (*trust)(struct lc_store *s);
+	/* May be NULL: always. */
+	bool (*settled)(struct lc_store *s);
 	void (*close)(struct lc_store *s);
 };
 
@@ -155,6 +159,24 @@ static inline int lc_store_extent(struct lc_store *s, u64 len_bytes, u64 offset_
 	assert(len_bytes <= s->size_bytes - offset_bytes);
 	*out = (struct lc_extent){.len_bytes = len_bytes};
 	return s->ops->extent ? s->ops->extent(s, len_bytes, offset_bytes, out) : 0;
+}
+
+/*
+ * Writes that a process died with, or a connection broke with, may be executed later on another machine, over newer ones.
+ * Stores there wait after an opening until that cannot happen any more before they write. They need not if
+ * who used the store last found it settled when he had finished, and nobody used it since: who knows that
+ * says so with lc_store_trust(), before the first write.
+ */
+static inline void lc_store_trust(struct lc_store *s)
+{
+	if (s->ops->trust)
+		s->ops->trust(s);
+}
+
+/* Can nothing that was ever asked of the store, by anybody, be executed any more? */
+static inline bool lc_store_settled(struct lc_store *s)
+{
+	return !s->ops->settled || s->ops->settled(s);
 }
 
 /* Release the store and all locks on what it stands for. All its queues are closed before. */

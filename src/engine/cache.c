@@ -255,6 +255,15 @@ int lc_ssd_open(struct lc_cache *c, bool attach, struct lc_error *err)
 	return 0;
 }
 
+/* Can nothing that was written back, or straight, to any volume be executed later any more? */
+static bool settled(struct lc_cache *c)
+{
+	for (unsigned i = 0; i < c->nr_volumes; i++)
+		if (!lc_store_settled(c->volumes[i].backing))
+			return false;
+	return true;
+}
+
 int lc_ssd_close(struct lc_cache *c, int err)
 {
 	struct lc_superblock *sb = &c->core.meta.sb;
@@ -263,7 +272,7 @@ int lc_ssd_close(struct lc_cache *c, int err)
 		if (c->rewrite[page])
 			err = lc_ssd_write_page(c, page);
 	if (!err) {
-		sb->clean = true;
+		sb->clean = LC_MUTANT(clean_in_any_case) || settled(c);
 		sb->durable_seq = c->log.durable_seq;
 		err = lc_ssd_write_page(c, LC_PAGE_SUPERBLOCK);
 	}
@@ -310,8 +319,11 @@ int lc_cache_open(struct lc_store *ssd, const struct lc_volume_spec *specs, unsi
 			return ret;
 		}
 		lc_settings_take_kept(&c->core.settings, &c->core.meta.sb);
-		for (unsigned i = 0; i < nr_specs; i++)
+		for (unsigned i = 0; i < nr_specs; i++) {
 			c->volumes[i].log = &c->log;
+			if (c->volumes[i].continued)
+				lc_store_trust(c->volumes[i].backing);
+		}
 		c->state = LC_CACHE_ATTACHED;
 	}
 	*out = c;

@@ -50,6 +50,7 @@ struct lc_volume {
 	bool failing; /* the backing store, when write-back last tried */
 	u32 failures; /* in a row */
 	u64 retry_ns; /* until then it is left alone */
+	bool continued; /* this cache served it last, and was closed in good order */
 };
 
 /* Scratch memory of one request: LC_CHUNK_BLOCKS blocks. NULL without memory. Takes and releases the mutex. */

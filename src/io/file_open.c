@@ -41,8 +41,9 @@ static int refuse_uri(const char *path, struct lc_error *err)
 		return 0;
 	if (strncmp(path, "nbd", 3) == 0)
 		return lc_fail(err, -EOPNOTSUPP,
-			       "'%s' is an NBD server: NBD backing stores are not supported by this "
-			       "version; attach it with nbd-client and give its device (/dev/nbdX)",
+			       "'%s' is the URI of an NBD server: only the path of a file or block "
+			       "device is of use here; attach it with nbd-client and give its device "
+			       "(/dev/nbdX)",
 			       path);
 	return lc_fail(err, -EOPNOTSUPP,
 		       "'%s' is a URI, which is not supported: give the path of a file or block "

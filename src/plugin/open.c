@@ -10,6 +10,7 @@
 #include "blank.h"
 #include "file.h"
 #include "name.h"
+#include "nbd.h"
 #include "size.h"
 
 /* What is at cache=, as far as it matters for formatting. */
@@ -39,7 +40,15 @@ static unsigned io_flags(const struct params *p)
 	return 0;
 }
 
-/* No file or device may be given twice. What cannot be looked at is refused by name when it is opened. */
+/* Are these certainly the same? Of two URIs that are written differently nobody knows. */
+static bool same_place(const char *a, const char *b)
+{
+	if (lc_is_uri(a) || lc_is_uri(b))
+		return strcmp(a, b) == 0;
+	return lc_file_same_path(a, b) == 1;
+}
+
+/* No file, device or server may be given twice. What cannot be looked at is refused by name when it is opened. */
 static int check_different(const struct params *p, struct lc_error *err)
 {
 	char a[NAME_TEXT_BYTES], b[NAME_TEXT_BYTES];
@@ -47,7 +56,7 @@ static int check_different(const struct params *p, struct lc_error *err)
 	for (unsigned i = 0; i < p->nr_volumes; i++) {
 		const struct params_volume *v = &p->volumes[i];
 
-		if (p->cache_path && lc_file_same_path(p->cache_path, v->backing_path) == 1)
+		if (p->cache_path && same_place(p->cache_path, v->backing_path))
 			return lc_fail(err, -EINVAL,
 				       "cache=%s and backing=%s are the same file or device: "
 				       "the log needs a device of its own",
@@ -55,11 +64,11 @@ static int check_different(const struct params *p, struct lc_error *err)
 		for (unsigned k = 0; k < i; k++) {
 			const struct params_volume *w = &p->volumes[k];
 
-			if (lc_file_same_path(w->backing_path, v->backing_path) != 1)
+			if (!same_place(w->backing_path, v->backing_path))
 				continue;
 			return lc_fail(err, -EINVAL,
-				       "backing=%s of %s and backing=%s of %s are the same file or "
-				       "device: each volume needs a backing store of its own",
+				       "backing=%s of %s and backing=%s of %s are the same file, "
+				       "device or server: each volume needs a backing store of its own",
 				       w->backing_path, name_text(a, w->name), v->backing_path,
 				       name_text(b, v->name));
 		}
@@ -178,7 +187,8 @@ static void warn_of_loss(const struct params *p, const struct found *f)
 static int open_backing(const struct params *p, const char *path, struct lc_store **backing,
 			struct lc_error *err)
 {
-	int rc = lc_file_open(path, io_flags(p), backing, err);
+	int rc = lc_is_uri(path) ? lc_nbd_open(path, &p->nbd, backing, err) :
+				   lc_file_open(path, io_flags(p), backing, err);
 
 	if (rc < 0)
 		return rc;
@@ -210,16 +220,40 @@ static int open_backings(struct served *s, const struct params *p, struct lc_err
 
 /*
  * Can there be queues of the kind that io= asks for? The engine would notice, too, but after a new cache has been
- * formatted.
+ * formatted. Servers have queues of another kind.
  */
-static int check_queues(struct lc_store *backing, struct lc_error *err)
+static int check_queues(const struct served *s, struct lc_error *err)
 {
 	struct lc_queue *queue;
-	int rc = lc_queue_open(backing, 1, NULL, 0, &queue, err);
+	unsigned i = 0;
+	int rc;
 
+	while (i < s->nr_volumes && lc_is_fence(s->volumes[i].backing))
+		i++;
+	if (i == s->nr_volumes)
+		return 0;
+	rc = lc_queue_open(s->volumes[i].backing, 1, NULL, 0, &queue, err);
 	if (rc == 0)
 		lc_queue_close(queue);
 	return rc;
+}
+
+/* Threads do not survive the fork that comes now: in between there are no connections to servers. */
+static void pause_links(struct served *s)
+{
+	for (unsigned i = 0; i < s->nr_volumes; i++)
+		if (lc_is_fence(s->volumes[i].backing))
+			lc_fence_pause(s->volumes[i].backing);
+}
+
+int served_start(struct served *s, struct lc_error *err)
+{
+	int rc = 0;
+
+	for (unsigned i = 0; i < s->nr_volumes && rc == 0; i++)
+		if (lc_is_fence(s->volumes[i].backing))
+			rc = lc_fence_resume(s->volumes[i].backing, err);
+	return rc < 0 ? rc : lc_cache_start(s->cache, err);
 }
 
 static int create(struct served *s, const struct params *p, struct lc_error *err)
@@ -270,7 +304,7 @@ int served_open(struct served *s, const struct params *p, struct lc_error *err)
 		return rc;
 	rc = open_backings(s, p, err);
 	if (rc == 0 && p->cache_path)
-		rc = check_queues(s->volumes[0].backing, err);
+		rc = check_queues(s, err);
 	if (rc == 0 && p->cache_path)
 		rc = prepare_ssd(s, p, &created, err);
 	if (rc < 0)
@@ -286,6 +320,7 @@ int served_open(struct served *s, const struct params *p, struct lc_error *err)
 		goto fail;
 	for (unsigned i = 0; i < s->nr_volumes; i++)
 		s->volumes[i].volume = lc_cache_volume(s->cache, i);
+	pause_links(s);
 	return 0;
 
 fail:
@@ -323,7 +358,7 @@ int served_attach(struct served *s, const struct params *p, const char *path,
 		q.format_options.segment_bytes = segment_bytes;
 	rc = check_different(&q, err);
 	if (rc == 0)
-		rc = check_queues(s->volumes[0].backing, err);
+		rc = check_queues(s, err);
 	if (rc == 0)
 		rc = prepare_ssd(s, &q, &created, err);
 	if (rc == 0)

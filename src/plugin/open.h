@@ -41,11 +41,14 @@ struct served {
 };
 
 /*
- * Open and lock all stores, format the cache if that is called for, recover it. No thread of the
- * engine runs afterwards: lc_cache_start() comes after the fork. P outlives S. Returns 0, or -errno with S
+ * Open and lock all stores, format the cache if that is called for, recover it. No thread
+ * runs afterwards, and there are no connections: served_start() comes after the fork. P outlives S. Returns 0, or -errno with S
  * empty and everything released.
  */
 int served_open(struct served *s, const struct params *p, struct lc_error *err);
+
+/* Connect to servers again, in the background, and start the cache (lc_cache_start). */
+int served_start(struct served *s, struct lc_error *err);
 
 /*
  * Give the SSD at PATH to a cache that has none, and take it away again, while clients go on. The same table decides

@@ -18,13 +18,22 @@
 #define FLUSH_DEADLINE_MAX_MS 10000u
 #define SECONDS_MAX 86400u
 
+/*
+ * What a server has read it executes as soon as its disk lets it: in less than a second, unless the disk fails. Then the
+ * kernel gives up on a disk after 30 seconds by default (the SCSI timeout), and so may the server.
+ */
+#define FENCE_DEFAULT_MS 30000u
+/* Longer than the fence, so that a server that is back by then costs time, and no errors. */
+#define TIMEOUT_DEFAULT_MS 60000u
+
 /* A sweep takes whole segments, so at least the largest one; and at most the largest cache. */
 #define BATCH_MIN_BYTES LC_SEGMENT_MAX_BYTES
 #define BATCH_MAX_BYTES (16ull << 40)
 
 const char params_help[] =
-	"backing=PATH         (required) slow store: block device or file; a PATH alone\n"
-	"                     means the same\n"
+	"backing=PATH|URI     (required) slow store: block device or file, or an NBD\n"
+	"                     server (nbd://HOST/EXPORT, nbd+unix:///EXPORT?socket=PATH,\n"
+	"                     ...); a PATH alone means the same\n"
 	"volume=NAME          begin the next volume, an NBD export of that name: the\n"
 	"                     following backing= belongs to it; a backing= before the\n"
 	"                     first volume= is the default export\n"
@@ -58,6 +67,13 @@ const char params_help[] =
 	"                     fails, before it fails, too (default 30)\n"
 	"client-timeout=SEC   1 to 86400: the clients' patience; what waited longer is\n"
 	"                     given up if its client is gone (default 30)\n"
+	"backing-fence=SEC    0 to 86400: NBD servers: how long one that lost its\n"
+	"                     connection may still execute what it was sent (default 30)\n"
+	"backing-timeout=SEC  1 to 86400: NBD servers: how long to wait for one that is\n"
+	"                     away or does not answer (default 60)\n"
+	"backing-without-flush=refuse|accept\n"
+	"                     accept: an NBD server that cannot flush answers only when\n"
+	"                     a write is durable (default refuse)\n"
 	"control=PATH         Unix socket through which logcachectl looks at the server\n"
 	"                     and changes what it does (default: none)\n"
 	"metrics=[HOST:]PORT  metrics for Prometheus and status over TCP, read-only\n"
@@ -73,23 +89,8 @@ static int refuse(const char *key, const char *value, const char *wanted)
 	return -1;
 }
 
-/* Only paths are served; whoever gives a URI shall not read of a missing file instead. */
-static bool is_uri(const char *value)
-{
-	const char *colon = strstr(value, "://");
-
-	return colon && colon > value && strcspn(value, "/") > (size_t)(colon - value);
-}
-
 static int set_path(const char *key, const char *value, char **path)
 {
-	if (is_uri(value)) {
-		nbdkit_error("%s=%s: a URI is not supported by this version: give the path of a "
-			     "block device or file; an NBD server can be attached with nbd-client, "
-			     "and its device (/dev/nbdX) be given",
-			     key, value);
-		return -1;
-	}
 	if (value[0] == '\0')
 		return refuse(key, value, "the path of a block device or file");
 	*path = nbdkit_absolute_path(value);
@@ -123,6 +124,13 @@ static int set_choice(const char *key, const char *value, const char *yes, const
 
 static int set_cache(struct params *p, const char *key, const char *value)
 {
+	/* Nobody shall read of a missing file instead. */
+	if (lc_is_uri(value)) {
+		nbdkit_error("%s=: the log cannot be on a server, only on a block device or file of this "
+			     "machine: give its path; URIs are for backing=",
+			     key);
+		return -1;
+	}
 	return set_path(key, value, &p->cache_path);
 }
 
@@ -162,7 +170,13 @@ static int set_backing(struct params *p, const char *key, const char *value)
 {
 	struct params_volume *v;
 	char text[NAME_TEXT_BYTES];
+	struct lc_error err = {""};
 
+	/* First of all: a URI that has a password in it is not repeated. */
+	if (lc_is_uri(value) && lc_nbd_check_uri(value, &err) < 0) {
+		nbdkit_error("%s=: the URI of an NBD server is not right: %s", key, err.text);
+		return -1;
+	}
 	if (p->nr_volumes == 0)
 		p->nr_volumes = 1; /* its name is empty */
 	v = &p->volumes[p->nr_volumes - 1];
@@ -172,7 +186,12 @@ static int set_backing(struct params *p, const char *key, const char *value)
 			     key, value, name_text(text, v->name), key, v->backing_path);
 		return -1;
 	}
-	return set_path(key, value, &v->backing_path);
+	if (!lc_is_uri(value))
+		return set_path(key, value, &v->backing_path);
+	v->backing_path = strdup(value);
+	if (!v->backing_path)
+		nbdkit_error("strdup: %m");
+	return v->backing_path ? 0 : -1;
 }
 
 static int set_cache_size(struct params *p, const char *key, const char *value)
@@ -315,6 +334,21 @@ static int set_client_timeout(struct params *p, const char *key, const char *val
 	return set_seconds(key, value, 1, &p->settings.client_timeout_ms);
 }
 
+static int set_backing_fence(struct params *p, const char *key, const char *value)
+{
+	return set_seconds(key, value, 0, &p->nbd.fence.fence_ms);
+}
+
+static int set_backing_timeout(struct params *p, const char *key, const char *value)
+{
+	return set_seconds(key, value, 1, &p->nbd.fence.patience_ms);
+}
+
+static int set_without_flush(struct params *p, const char *key, const char *value)
+{
+	return set_choice(key, value, "accept", "refuse", &p->nbd.without_flush);
+}
+
 static int set_stats_interval(struct params *p, const char *key, const char *value)
 {
 	return set_number(key, value, 0, SECONDS_MAX, "seconds", &p->stats_interval_s);
@@ -344,6 +378,8 @@ static int set_metrics(struct params *p, const char *key, const char *value)
 #define KEY_CACHE 2u
 /* The same, but a cache may also be attached later, through the control interface. */
 #define KEY_LATER 4u
+/* Means nothing if no backing store is an NBD server. */
+#define KEY_NBD 8u
 
 static const struct {
 	const char *key;
@@ -368,6 +404,9 @@ static const struct {
 	{"on-exit", set_on_exit, KEY_LATER},
 	{"stall-timeout", set_stall_timeout, KEY_LATER},
 	{"client-timeout", set_client_timeout, 0},
+	{"backing-fence", set_backing_fence, KEY_NBD},
+	{"backing-timeout", set_backing_timeout, KEY_NBD},
+	{"backing-without-flush", set_without_flush, KEY_NBD},
 	{"stats-interval", set_stats_interval, 0},
 	{"control", set_control, 0},
 	{"metrics", set_metrics, 0},
@@ -381,6 +420,8 @@ void params_init(struct params *p)
 	memset(p, 0, sizeof *p);
 	p->format_options.segment_bytes = LC_SEGMENT_DEFAULT_BYTES;
 	lc_settings_init(&p->settings);
+	p->nbd.fence.fence_ms = FENCE_DEFAULT_MS;
+	p->nbd.fence.patience_ms = TIMEOUT_DEFAULT_MS;
 }
 
 /* What is on the command line counts for more than what the cache keeps. */
@@ -412,7 +453,8 @@ int params_set(struct params *p, const char *key, const char *value)
 static int check_volumes(const struct params *p)
 {
 	if (p->nr_volumes == 0) {
-		nbdkit_error("backing=PATH is required: the block device or file to be served; %s",
+		nbdkit_error("backing=PATH is required: the block device or file to be served, or the URI "
+			     "of an NBD server; %s",
 			     HINT_LIST);
 		return -1;
 	}
@@ -424,6 +466,21 @@ static int check_volumes(const struct params *p)
 		nbdkit_error("volume=%s has no backing store: give backing=PATH behind it, before the "
 			     "next volume=",
 			     v->name);
+		return -1;
+	}
+	return 0;
+}
+
+static int check_nbd(const struct params *p)
+{
+	for (unsigned i = 0; i < p->nr_volumes; i++)
+		if (lc_is_uri(p->volumes[i].backing_path))
+			return 0;
+	for (unsigned i = 0; i < NR_KEYS; i++) {
+		if (!(keys[i].flags & KEY_NBD && p->given & 1u << i))
+			continue;
+		nbdkit_error("%s= means nothing here: no backing= is the URI of an NBD server; leave it out",
+			     keys[i].key);
 		return -1;
 	}
 	return 0;
@@ -461,7 +518,7 @@ static int check_cache(const struct params *p)
 
 int params_complete(struct params *p)
 {
-	return check_volumes(p) == -1 || check_cache(p) == -1 ? -1 : 0;
+	return check_volumes(p) == -1 || check_nbd(p) == -1 || check_cache(p) == -1 ? -1 : 0;
 }
 
 void params_free(struct params *p)

@@ -17,6 +17,7 @@
 #define LC_PLUGIN_PARAMS_H
 
 #include "logcache/logcache.h"
+#include "nbd.h"
 
 enum params_format {
 	PARAMS_FORMAT_AUTO,  /* format a blank cache device, never another one */
@@ -32,7 +33,7 @@ enum params_io {
 
 struct params_volume {
 	char name[LC_NAME_BYTES]; /* "": the default export */
-	char *backing_path;	  /* absolute; NULL: not given */
+	char *backing_path;	  /* absolute, or the URI of an NBD server; NULL: not given */
 };
 
 struct params {
@@ -44,6 +45,7 @@ struct params {
 	enum params_io io;
 	struct lc_format_options format_options;
 	struct lc_settings settings;
+	struct lc_nbd_options nbd; /* for all backing stores that are NBD servers */
 	bool drain_on_exit; /* the control interface changes it: read it atomically while serving */
 	u32 stats_interval_s;  /* 0: no statistics in the log */
 	char *control_path;    /* absolute; NULL: no control interface */

@@ -194,7 +194,7 @@ static int plugin_after_fork(void)
 	int rc;
 
 	messages_after_fork();
-	if (lc_cache_start(served.cache, &err) < 0) {
+	if (served_start(&served, &err) < 0) {
 		nbdkit_error("%s", err.text);
 		return -1;
 	}
