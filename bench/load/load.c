@@ -63,7 +63,7 @@ bool load_next(struct load_worker *w, struct load_slot *s)
 		return false;
 	s->op = o->op;
 	s->fua = o->fua;
-	s->offset_bytes = pick_block(w, taken) * o->block_bytes;
+	s->offset_bytes = o->start_bytes + pick_block(w, taken) * o->stride_bytes;
 	if (s->op == LOAD_WRITE)
 		memcpy(s->buffer, &taken, sizeof(taken)); /* no two blocks are alike */
 	return true;
@@ -129,10 +129,11 @@ static void run(struct load *l)
 		size = l->engine->open(&l->workers[i]);
 		if (o->size_bytes > size)
 			load_die("%s has only %ju bytes", o->target, (uintmax_t)size);
-		l->nr_blocks = (o->size_bytes ? o->size_bytes : size) / o->block_bytes;
+		size = o->size_bytes ? o->size_bytes : size;
+		if (size < o->start_bytes + o->block_bytes)
+			load_die("%s is smaller than one request", o->target);
+		l->nr_blocks = (size - o->start_bytes - o->block_bytes) / o->stride_bytes + 1;
 	}
-	if (!l->nr_blocks)
-		load_die("%s is smaller than a block", o->target);
 	l->shuffle = shuffle_init(l->nr_blocks, o->seed);
 	pthread_barrier_init(&l->start, NULL, o->connections + 1);
 	for (u32 i = 0; i < o->connections; i++) {
@@ -205,6 +206,8 @@ static const char help[] =
 	"                         of pread, or pwrite and fdatasync; otherwise io_uring\n"
 	"  --block=BYTES          (4096)\n"
 	"  --size=BYTES           how much of the target is used (all)\n"
+	"  --start=BYTES          from there on (0)\n"
+	"  --stride=BYTES         from one place to the next (that of --block)\n"
 	"  --sequential           instead of random places\n"
 	"  --distinct             random places, each block once before any comes again\n"
 	"  --flush-every=N        flush after so many writes (0: never); each of the requests in flight\n"
@@ -232,6 +235,8 @@ int main(int argc, char **argv)
 		{"depth", required_argument, NULL, 'd'},
 		{"block", required_argument, NULL, 'b'},
 		{"size", required_argument, NULL, 's'},
+		{"start", required_argument, NULL, 'p'},
+		{"stride", required_argument, NULL, 'e'},
 		{"sequential", no_argument, NULL, 'q'},
 		{"distinct", no_argument, NULL, 'u'},
 		{"flush-every", required_argument, NULL, 'f'},
@@ -276,6 +281,12 @@ int main(int argc, char **argv)
 		case 's':
 			o.size_bytes = number("size", optarg, INT64_MAX);
 			break;
+		case 'p':
+			o.start_bytes = number("start", optarg, INT64_MAX);
+			break;
+		case 'e':
+			o.stride_bytes = number("stride", optarg, INT64_MAX);
+			break;
 		case 'q':
 			o.sequential = true;
 			break;
@@ -304,6 +315,8 @@ int main(int argc, char **argv)
 		load_die("give --seconds or --count: for how long? (--help)");
 	if (!o.connections || !o.depth || o.block_bytes < 512 || o.block_bytes % 512)
 		load_die("connections and depth are at least 1, a block is a multiple of 512 bytes");
+	if (!o.stride_bytes)
+		o.stride_bytes = o.block_bytes;
 	o.target = argv[optind];
 	l.options = o;
 	l.engine = strstr(o.target, "://") ? &load_nbd : o.depth > 1 ? &load_uring : &load_loop;

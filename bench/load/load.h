@@ -36,6 +36,8 @@ struct load_options {
 	u32 depth; /* for each of them */
 	u32 block_bytes;
 	u64 size_bytes; /* requests lie below; 0: as large as the target */
+	u64 start_bytes;
+	u64 stride_bytes; /* from one place to the next */
 	bool sequential;
 	bool distinct;
 	u32 flush_every; /* 0: never */
