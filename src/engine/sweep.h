@@ -38,8 +38,8 @@
 #include "places.h"
 #include "volume.h"
 
-/* Writes at a backing store at a time: what a disk can sort by itself. */
-#define LC_SWEEP_DEPTH 32u
+/* Writes at a backing store at a time: what a disk can sort by itself is 32, and as many are on their way to it. */
+#define LC_SWEEP_DEPTH 64u
 /* Runs on the belt; the longest one, and frames, in small caches fewer. */
 #define LC_NR_RUNS 256u
 #define LC_RUN_BLOCKS_MAX 64u
