@@ -155,8 +155,8 @@ u32 lc_pace_turn_blocks(const struct lc_core *c)
 {
 	u64 work = c->pace.work_blocks;
 
-	if (c->settings.batch_bytes)
-		return UINT32_MAX;
+	if (c->settings.batch_bytes || work == UINT64_MAX)
+		return UINT32_MAX; /* nobody waits for the tail */
 	if (work > c->ring.dirty_blocks)
 		work = c->ring.dirty_blocks;
 	return work / TURN_SHARE > TURN_BLOCKS_MIN ? work / TURN_SHARE : TURN_BLOCKS_MIN;
