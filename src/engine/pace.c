@@ -6,6 +6,9 @@
 /* The share of the ring in which writers are slowed, and the work of a round in a burst. */
 #define RESERVE_SHARE 8u
 #define BURST_SHARE 16u
+/* By what share of itself the work grows or shrinks after a turn; and what "lately" is. */
+#define WORK_STEP_SHARE 16u
+#define TURNS_LATELY 16u
 /* A turn writes a share of what write-back looks at, but not so little that the flush at its end counts. */
 #define TURN_SHARE 4u
 #define TURN_BLOCKS_MIN 2048u
@@ -37,6 +40,7 @@ void lc_pace_reset(struct lc_pace *p)
 	p->next_ns = p->delay_ns = 0;
 	p->stretch_ns = p->stretch_blocks = p->before_ns = p->before_blocks = 0;
 	p->work_blocks = UINT64_MAX;
+	p->written_lately = p->freed_lately = 0;
 	p->pressed = false;
 }
 
@@ -166,22 +170,23 @@ void lc_pace_turned(struct lc_core *c, u64 written_blocks, u64 tail_segments)
 {
 	struct lc_pace *p = &c->pace;
 	bool pressed = lc_pace_pressed(c), began = pressed && !p->pressed;
-	bool follows = tail_segments * c->ring.segment_blocks * 2 >= written_blocks;
 	u64 least = ring_blocks(&c->ring) / BURST_SHARE;
 
 	p->pressed = pressed;
+	p->written_lately += written_blocks - p->written_lately / TURNS_LATELY;
+	p->freed_lately += tail_segments * c->ring.segment_blocks - p->freed_lately / TURNS_LATELY;
 	if (!pressed && room_blocks(&c->ring) * 2 >= ring_blocks(&c->ring)) {
 		p->work_blocks = UINT64_MAX;
 		return;
 	}
 	if (p->work_blocks > c->ring.dirty_blocks)
 		p->work_blocks = c->ring.dirty_blocks;
-	if (follows)
-		p->work_blocks += p->work_blocks / 8;
+	if (p->freed_lately * 2 >= p->written_lately)
+		p->work_blocks += p->work_blocks / WORK_STEP_SHARE;
 	else if (began)
 		p->work_blocks = least;
 	else if (pressed)
-		p->work_blocks -= p->work_blocks / 4;
+		p->work_blocks -= p->work_blocks / WORK_STEP_SHARE;
 	if (p->work_blocks < least)
 		p->work_blocks = least;
 }

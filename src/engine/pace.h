@@ -20,10 +20,10 @@
  * tail follows the limit at the distance of a round. The more dirty blocks a round meets, the faster is the disk; but
  * the first round after a burst has to end before the reserve of the writers does. So the limit is set by
  * `work_blocks`, the dirty blocks below it: all of them normally; when writers begin to be slowed and the tail
- * does not follow (a burst), 1/16 of the ring, of which one round meets about 1/9 (what it does meanwhile is
- * replaced by newer work ahead of it), less than the reserve; and from then on an eighth more
- * after each turn that moved the tail by half of what it wrote, a quarter less after each that did not. With everything in balance a
- * round meets nearly as many blocks as the cache has.
+ * does not follow (a burst), 1/16 of the ring, of which one round meets about 1/9 (what it does is replaced by
+ * newer work ahead of it), less than the reserve. From then on it grows by 1/16 after each turn while the tail
+ * lately (the last 16 turns) moved by at least half of what was written, and shrinks as much while it did not. In balance a
+ * round meets nearly as many blocks as the cache has. docs/performance.md has the figures.
  *
  * Locking: the engine mutex guards everything here; the functions are called with it held.
  */
@@ -56,6 +56,7 @@ struct lc_pace {
 	u64 stretch_ns, stretch_blocks, before_ns, before_blocks, seen_ns;
 	/* how far write-back looks */
 	u64 work_blocks;
+	u64 written_lately, freed_lately; /* blocks, in the last turns */
 	bool pressed; /* writers were slowed when the last turn ended */
 	/* it does not give way: so many wait for a drain */
 	u32 hurries;
