@@ -81,7 +81,8 @@ u64 lc_pace_charge(struct lc_core *c, u32 slot, u32 nr)
 	if (p->next_ns < now_ns)
 		p->next_ns = now_ns;
 	/* Without any room the writer is held up elsewhere: by the log itself. */
-	p->next_ns = room ? p->next_ns + nr * (LC_NS_PER_S * (reserve - room) / room / lc_pace_rate(c)) :
+	p->next_ns = room ? p->next_ns +
+				     nr * (LC_NS_PER_S * (reserve - room) / room / lc_pace_rate(c)) :
 			    max_ns;
 	if (p->next_ns > max_ns)
 		p->next_ns = max_ns;
@@ -218,15 +219,13 @@ bool lc_pace_hurry(const struct lc_core *c, const struct lc_log *log)
 bool lc_pace_give_way(const struct lc_core *c, const struct lc_log *log, struct lc_busy *reads,
 		      u64 *again_ns)
 {
-	if (busy_percent(reads) <= c->settings.writeback_threshold_percent ||
-	    lc_pace_hurry(c, log))
+	if (busy_percent(reads) <= c->settings.writeback_threshold_percent || lc_pace_hurry(c, log))
 		return false;
 	*again_ns = reads->measured_ns + MEASURE_NS;
 	return true;
 }
 
-u32 lc_pace_depth(const struct lc_core *c, const struct lc_log *log, struct lc_busy *reads,
-		  u32 full)
+u32 lc_pace_depth(const struct lc_core *c, const struct lc_log *log, struct lc_busy *reads, u32 full)
 {
 	if (busy_percent(reads) < BUSY_PERCENT)
 		return full;

@@ -57,7 +57,7 @@ struct lc_pace {
 	/* how far write-back looks */
 	u64 work_blocks;
 	u64 written_lately, freed_lately; /* blocks, in the last turns */
-	bool pressed; /* writers were slowed when the last turn ended */
+	bool pressed;			  /* writers were slowed when the last turn ended */
 	/* it does not give way: so many wait for a drain */
 	u32 hurries;
 };
@@ -119,7 +119,6 @@ bool lc_pace_give_way(const struct lc_core *c, const struct lc_log *log, struct 
 		      u64 *again_ns);
 
 /* How many writes of write-back may be at a backing store at a time; FULL at most. */
-u32 lc_pace_depth(const struct lc_core *c, const struct lc_log *log, struct lc_busy *reads,
-		  u32 full);
+u32 lc_pace_depth(const struct lc_core *c, const struct lc_log *log, struct lc_busy *reads, u32 full);
 
 #endif

@@ -8,7 +8,8 @@
  *	          flushed                                                                           sweep_zero.c
  *	collect   the places of dirty blocks in segments up to a limit, ascending                   places.h
  *	run       from each place, the dirty durable blocks that lie right beside one another, whatever
- *	          segment they are in; read from buffers or the SSD, verified; one large write      sweep.c
+ *	          segment they are in; read from buffers or the SSD,                                sweep_build.c
+ *	          verified; one large write                                                         sweep_write.c
  *	flush     the backing store; only then the blocks turn clean (I3)
  *
  * and the next turn goes on behind it, with what has become dirty there since; above the last place a new round
@@ -123,7 +124,32 @@ void lc_sweep_works(struct lc_sweep *sw);
 /* A store that has failed, and from which nothing is wanted any more, does not hold up anybody. */
 void lc_sweep_forgive(struct lc_sweep *sw);
 
-/* --- between sweep.c and sweep_zero.c --- */
+/* --- between its files --- */
+
+static inline struct lc_run *lc_sweep_run(const struct lc_sweep *sw, u64 nr)
+{
+	return &sw->runs[nr % LC_NR_RUNS];
+}
+
+static inline u8 *lc_sweep_frame(const struct lc_sweep *sw, u32 frame)
+{
+	return sw->memory + (size_t)frame * LC_BLOCK;
+}
+
+/* Is the next run to be written still being read? */
+static inline bool lc_sweep_next_is_read(const struct lc_sweep *sw)
+{
+	return sw->next_write < sw->next_build && lc_sweep_run(sw, sw->next_write)->nr_ios;
+}
+
+/* Build runs from places[*AT] on, and begin to read them, while there is room. False: no more of this turn. */
+bool lc_sweep_build(struct lc_sweep *sw, u32 *at);
+/* Take what the SSD has read; wait for it until DEADLINE_NS. */
+void lc_sweep_reap_ssd(struct lc_sweep *sw, u64 deadline_ns);
+/* Write what was read, as many runs at a time as the backing store may have now. */
+void lc_sweep_write(struct lc_sweep *sw);
+/* Wait for at least one write to complete. */
+void lc_sweep_reap_backing(struct lc_sweep *sw);
 
 /* The durable pending ranges of the turn's volume; only after the backing flush they are pending no more. */
 void lc_sweep_zero(struct lc_sweep *sw);
