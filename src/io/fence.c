@@ -52,8 +52,7 @@ static bool is_change(const struct lc_link_io *io)
 /* When waiting since SINCE has been of no use. */
 static u64 patience_ends(const struct lc_fence *f, u64 since_ns)
 {
-	return f->options.patience_ms ? since_ns + f->options.patience_ms * LC_NS_PER_MS :
-					LC_FOREVER;
+	return f->options.patience_ms ? since_ns + f->options.patience_ms * LC_NS_PER_MS : LC_FOREVER;
 }
 
 /* --- what may become of an I/O --- */

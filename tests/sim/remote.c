@@ -163,7 +163,8 @@ static int link_connect(struct lc_link *link, struct lc_link_info *info, struct 
 		.can_punch = s->can_punch,
 	};
 	if (r->session_max_ns)
-		sim_event_arm(&r->breaks, sim_now() + sim_log_between(r->session_max_ns / 64, r->session_max_ns));
+		sim_event_arm(&r->breaks, sim_now() + sim_log_between(r->session_max_ns / 64,
+								      r->session_max_ns));
 	return 0;
 }
 
