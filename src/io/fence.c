@@ -20,6 +20,9 @@
 /* Between attempts to connect. */
 #define BACKOFF_MIN_NS (100 * LC_NS_PER_MS)
 #define BACKOFF_MAX_NS (5 * LC_NS_PER_S)
+/* What an attempt may take. The thread does nothing else meanwhile: a quarter of the patience at most. */
+#define CONNECT_MIN_MS 1000u
+#define CONNECT_MAX_MS 10000u
 
 static void append(struct lc_link_list *l, struct lc_link_io *io)
 {
@@ -53,6 +56,15 @@ static bool is_change(const struct lc_link_io *io)
 static u64 patience_ends(const struct lc_fence *f, u64 since_ns)
 {
 	return f->options.patience_ms ? since_ns + f->options.patience_ms * LC_NS_PER_MS : LC_FOREVER;
+}
+
+static u32 connect_timeout_ms(const struct lc_fence *f)
+{
+	u32 ms = f->options.patience_ms / 4;
+
+	if (!ms || ms > CONNECT_MAX_MS)
+		return CONNECT_MAX_MS;
+	return ms < CONNECT_MIN_MS ? CONNECT_MIN_MS : ms;
 }
 
 /* --- what may become of an I/O --- */
@@ -335,7 +347,7 @@ static void reconnect(struct lc_fence *f)
 	int rc;
 
 	lc_mutex_unlock(&f->lock);
-	rc = f->link->ops->connect(f->link, &info, &err);
+	rc = f->link->ops->connect(f->link, connect_timeout_ms(f), &info, &err);
 	if (!rc) {
 		rc = compare(f, &info, &err);
 		if (rc)
@@ -473,7 +485,7 @@ int lc_fence_open(struct lc_link *link, const char *name, const struct lc_fence_
 	f->options = *o;
 	lc_mutex_init(&f->lock);
 	lc_cond_init(&f->change);
-	rc = link->ops->connect(link, &f->info, &why);
+	rc = link->ops->connect(link, CONNECT_MAX_MS, &f->info, &why);
 	if (rc) {
 		lc_fail(err, rc, "'%s': %s", name, why.text);
 		lc_fence_destroy(f);

@@ -74,11 +74,13 @@ static int execute(struct fake *k, struct lc_link_io *io)
 	return -EINVAL;
 }
 
-static int fake_connect(struct lc_link *l, struct lc_link_info *info, struct lc_error *err)
+static int fake_connect(struct lc_link *l, u32 timeout_ms, struct lc_link_info *info,
+			struct lc_error *err)
 {
 	struct fake *k = fake_of(l);
 	int rc = 0;
 
+	(void)timeout_ms;
 	lc_mutex_lock(&k->lock);
 	k->nr_connects++;
 	if (!k->here)
