@@ -16,6 +16,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "backing.h"
 #include "cache.h"
 #include "ctl.h"
 #include "file.h"
@@ -129,14 +130,14 @@ static int parse(int argc, char **argv, struct draining *d)
 static int check_different(const struct draining *d, struct lc_error *err)
 {
 	for (unsigned i = 0; i < d->nr; i++) {
-		if (lc_file_same_path(d->cache_path, d->backing_paths[i]) == 1)
+		if (lc_backing_same(d->cache_path, d->backing_paths[i]))
 			return lc_fail(err, -EINVAL,
-				       "cache=%s and backing=%s are the same file or device",
+				       "cache=%s and backing=%s are the same file, device or server",
 				       d->cache_path, d->backing_paths[i]);
 		for (unsigned k = 0; k < i; k++)
-			if (lc_file_same_path(d->backing_paths[k], d->backing_paths[i]) == 1)
+			if (lc_backing_same(d->backing_paths[k], d->backing_paths[i]))
 				return lc_fail(err, -EINVAL,
-					       "backing=%s and backing=%s are the same file or device",
+					       "backing=%s and backing=%s are the same file, device or server",
 					       d->backing_paths[k], d->backing_paths[i]);
 	}
 	return 0;
@@ -145,10 +146,12 @@ static int check_different(const struct draining *d, struct lc_error *err)
 static int open_all(struct draining *d, struct lc_error *err)
 {
 	struct lc_settings settings;
+	struct lc_nbd_options nbd;
 	int rc = check_different(d, err);
 
+	lc_nbd_options_init(&nbd);
 	for (unsigned i = 0; i < d->nr && !rc; i++)
-		rc = lc_file_open(d->backing_paths[i], 0, &d->specs[i].backing, err);
+		rc = lc_backing_open(d->backing_paths[i], 0, &nbd, &d->specs[i].backing, err);
 	if (!rc)
 		rc = lc_file_open(d->cache_path, 0, &d->ssd, err);
 	if (rc)

@@ -20,6 +20,9 @@
 /* Between attempts to connect. */
 #define BACKOFF_MIN_NS (100 * LC_NS_PER_MS)
 #define BACKOFF_MAX_NS (5 * LC_NS_PER_S)
+/* What an attempt may take. The thread does nothing else meanwhile: a quarter of the patience at most. */
+#define CONNECT_MIN_MS 1000u
+#define CONNECT_MAX_MS 10000u
 
 static void append(struct lc_link_list *l, struct lc_link_io *io)
 {
@@ -49,9 +52,19 @@ static bool is_change(const struct lc_link_io *io)
 	return io->op == LC_LINK_WRITE || io->op == LC_LINK_ZERO;
 }
 
-static u64 patience_ns(const struct lc_fence *f)
+/* When waiting since SINCE has been of no use. */
+static u64 patience_ends(const struct lc_fence *f, u64 since_ns)
 {
-	return f->options.patience_ms * LC_NS_PER_MS;
+	return f->options.patience_ms ? since_ns + f->options.patience_ms * LC_NS_PER_MS : LC_FOREVER;
+}
+
+static u32 connect_timeout_ms(const struct lc_fence *f)
+{
+	u32 ms = f->options.patience_ms / 4;
+
+	if (!ms || ms > CONNECT_MAX_MS)
+		return CONNECT_MAX_MS;
+	return ms < CONNECT_MIN_MS ? CONNECT_MIN_MS : ms;
 }
 
 /* --- what may become of an I/O --- */
@@ -78,7 +91,7 @@ static enum verdict judge(const struct lc_fence *f, struct lc_link_io *io, u64 n
 	if (in_doubt(f, io))
 		io->error = -EIO;
 	else if (f->session == SESSION_NONE && !io->error &&
-		 now_ns >= f->none_since_ns + patience_ns(f))
+		 now_ns >= patience_ends(f, f->none_since_ns))
 		io->error = -ENOTCONN;
 	if (io->error)
 		return io->lost && fenced ? WAIT : END;
@@ -204,7 +217,7 @@ static void lose(struct lc_fence *f, struct lc_link_io *io)
 {
 	broke(f, "an I/O was cut off");
 	io->losses++;
-	if (lc_now_ns() >= io->sent_ns + patience_ns(f))
+	if (lc_now_ns() >= patience_ends(f, io->sent_ns))
 		io->error = -ETIMEDOUT;
 	else if (io->losses >= NR_LOSSES)
 		io->error = -ENOTCONN;
@@ -231,6 +244,9 @@ void lc_fence_done(struct lc_fence *f, struct lc_link_io *list)
 		} else if (io->result || !io->left_bytes) {
 			finish(f, io, io->result);
 		} else {
+			/* It can be lost with this connection, whatever becomes of the rest. */
+			if (is_change(io) && !LC_MUTANT(pieces_are_nothing))
+				f->nr_done++;
 			next_piece(f, io);
 			if (place(f, io, lc_now_ns())) {
 				io->next = again;
@@ -331,7 +347,7 @@ static void reconnect(struct lc_fence *f)
 	int rc;
 
 	lc_mutex_unlock(&f->lock);
-	rc = f->link->ops->connect(f->link, &info, &err);
+	rc = f->link->ops->connect(f->link, connect_timeout_ms(f), &info, &err);
 	if (!rc) {
 		rc = compare(f, &info, &err);
 		if (rc)
@@ -376,10 +392,10 @@ static u64 next_ns(const struct lc_fence *f, u64 now_ns)
 		next = f->connect_ns;
 	if (f->waiting.head && f->fence_ns > now_ns && f->fence_ns < next)
 		next = f->fence_ns;
-	t = f->none_since_ns + patience_ns(f);
+	t = patience_ends(f, f->none_since_ns);
 	if (f->waiting.head && f->session == SESSION_NONE && t > now_ns && t < next)
 		next = t;
-	t = f->flight.head ? f->flight.head->sent_ns + patience_ns(f) : LC_FOREVER;
+	t = f->flight.head ? patience_ends(f, f->flight.head->sent_ns) : LC_FOREVER;
 	return t < next ? t : next;
 }
 
@@ -393,7 +409,7 @@ static void fence_main(void *arg)
 		struct lc_link_io *list;
 		char why[64];
 
-		if (f->flight.head && now_ns >= f->flight.head->sent_ns + patience_ns(f)) {
+		if (f->flight.head && now_ns >= patience_ends(f, f->flight.head->sent_ns)) {
 			snprintf(why, sizeof why, "no answer for %g s",
 				 f->options.patience_ms / 1000.0);
 			broke(f, why);
@@ -469,7 +485,7 @@ int lc_fence_open(struct lc_link *link, const char *name, const struct lc_fence_
 	f->options = *o;
 	lc_mutex_init(&f->lock);
 	lc_cond_init(&f->change);
-	rc = link->ops->connect(link, &f->info, &why);
+	rc = link->ops->connect(link, CONNECT_MAX_MS, &f->info, &why);
 	if (rc) {
 		lc_fail(err, rc, "'%s': %s", name, why.text);
 		lc_fence_destroy(f);

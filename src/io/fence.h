@@ -89,10 +89,11 @@ struct lc_link_info {
 struct lc_link_ops {
 	/*
 	 * Connect, and find out what is there. From the thread that opens the store, or from the fence's own; nothing is
-	 * in flight. Takes some seconds at most; cancel() from another thread ends it early. 0 or -errno with a
+	 * in flight. Gives up after TIMEOUT_MS; cancel() from another thread ends it early. 0 or -errno with a
 	 * reason in ERR, which is not NULL, without the name: the server is not there, or not fit to be used.
 	 */
-	int (*connect)(struct lc_link *l, struct lc_link_info *info, struct lc_error *err);
+	int (*connect)(struct lc_link *l, u32 timeout_ms, struct lc_link_info *info,
+		       struct lc_error *err);
 	void (*cancel)(struct lc_link *l);
 	/*
 	 * Begin IO, without waiting for its end. It comes back through lc_fence_done(), in whatever thread, maybe
@@ -115,7 +116,7 @@ struct lc_link {
 
 struct lc_fence_options {
 	u32 fence_ms;	 /* after so long nothing of a broken connection is executed any more */
-	u32 patience_ms; /* how long I/O waits for a server */
+	u32 patience_ms; /* how long I/O waits for a server; 0: for ever */
 };
 
 /*

@@ -43,7 +43,7 @@ struct lc_fence {
 	struct lc_link_list waiting, flight; /* flight: in the order of sent_ns */
 	u32 nr_flight;
 	u32 nr_lost; /* changes that were in flight on this session when it broke */
-	/* Changes that completed well, numbered in that order: */
+	/* Requests for changes that completed well, numbered in that order: */
 	u64 nr_done;
 	u64 settled; /* up to here a flush answered, well or badly */
 	u64 broken;  /* up to here they were made on connections that broke */

@@ -21,6 +21,21 @@ struct lc_nbd_options {
 	bool without_flush; /* accept a server that cannot flush: it writes through, says the administrator */
 };
 
+/*
+ * What a server has read it executes as soon as its disk lets it: in less than a second, unless the disk fails. Then the
+ * kernel gives up on a disk after 30 seconds by default (the SCSI timeout), and so may the server.
+ */
+#define LC_NBD_FENCE_MS 30000u
+/* Longer than the fence, so that a server that is back by then costs time, and no errors. */
+#define LC_NBD_PATIENCE_MS 60000u
+
+static inline void lc_nbd_options_init(struct lc_nbd_options *o)
+{
+	*o = (struct lc_nbd_options){
+		.fence = {.fence_ms = LC_NBD_FENCE_MS, .patience_ms = LC_NBD_PATIENCE_MS},
+	};
+}
+
 /* SCHEME://..., of whatever scheme. */
 bool lc_is_uri(const char *text);
 

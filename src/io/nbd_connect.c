@@ -14,8 +14,6 @@
 
 #include "nbd_priv.h"
 
-/* A server that does not answer the handshake for so long is not there. */
-#define CONNECT_NS (10 * LC_NS_PER_S)
 /* What a server takes at a time if it does not say. */
 #define MAX_BYTES (32u << 20)
 /* In one request: where it is quick, and where it may not be. */
@@ -64,10 +62,9 @@ static int refuse_libnbd(struct lc_error *err)
 }
 
 /* The handshake, until the handle is ready. */
-static int shake_hands(const struct lc_nbd_link *l, struct nbd_handle *h, struct lc_error *err)
+static int shake_hands(const struct lc_nbd_link *l, struct nbd_handle *h, u64 until_ns,
+		       struct lc_error *err)
 {
-	u64 until_ns = lc_now_ns() + CONNECT_NS;
-
 	while (nbd_aio_is_connecting(h) > 0) {
 		struct pollfd p[] = {{.fd = nbd_aio_get_fd(h)},
 				     {.fd = l->cancel_fd, .events = POLLIN}};
@@ -98,7 +95,8 @@ static int shake_hands(const struct lc_nbd_link *l, struct nbd_handle *h, struct
 	return nbd_aio_is_ready(h) > 0 ? 0 : refuse_libnbd(err);
 }
 
-static int open_handle(const struct lc_nbd_link *l, struct nbd_handle **out, struct lc_error *err)
+static int open_handle(const struct lc_nbd_link *l, u64 until_ns, struct nbd_handle **out,
+		       struct lc_error *err)
 {
 	struct nbd_handle *h = nbd_create();
 	int rc;
@@ -111,7 +109,7 @@ static int open_handle(const struct lc_nbd_link *l, struct nbd_handle **out, str
 	    nbd_aio_connect_uri(h, l->uri) < 0)
 		rc = refuse_libnbd(err);
 	else
-		rc = shake_hands(l, h, err);
+		rc = shake_hands(l, h, until_ns, err);
 	if (rc) {
 		nbd_close(h);
 		return rc;
@@ -164,7 +162,8 @@ static int look_at(struct lc_nbd_link *l, struct nbd_handle *h, struct lc_link_i
 		.can_zero = zero && nbd_can_fast_zero(h) > 0,
 		.extent = nbd_can_meta_context(h, LIBNBD_CONTEXT_BASE_ALLOCATION) > 0,
 	};
-	info->can_punch = info->can_zero && nbd_can_trim(h) > 0;
+	/* It can give space back, and then zeros cost it little, though it may not promise so. */
+	info->can_punch = zero && nbd_can_trim(h) > 0;
 	info->zero_max_bytes = info->can_zero ? FAST_ZERO_BYTES : SLOW_ZERO_BYTES;
 	if (max > MAX_BYTES)
 		max = MAX_BYTES;
@@ -184,11 +183,13 @@ static int look_at(struct lc_nbd_link *l, struct nbd_handle *h, struct lc_link_i
 	return 0;
 }
 
-int lc_nbd_connect(struct lc_nbd_link *l, struct lc_link_info *info, struct lc_error *err)
+int lc_nbd_connect(struct lc_nbd_link *l, u32 timeout_ms, struct lc_link_info *info,
+		   struct lc_error *err)
 {
+	u64 until_ns = lc_now_ns() + timeout_ms * LC_NS_PER_MS;
 	struct nbd_handle *h;
 	struct lc_error ignored;
-	int rc = open_handle(l, &h, err);
+	int rc = open_handle(l, until_ns, &h, err);
 
 	if (rc)
 		return rc;
@@ -202,7 +203,7 @@ int lc_nbd_connect(struct lc_nbd_link *l, struct lc_link_info *info, struct lc_e
 	if (nbd_can_multi_conn(h) <= 0)
 		return 0;
 	/* A server may have a limit: then there are fewer. */
-	while (l->nr_conns < LC_NBD_CONNECTIONS && !open_handle(l, &h, &ignored))
+	while (l->nr_conns < LC_NBD_CONNECTIONS && !open_handle(l, until_ns, &h, &ignored))
 		l->conns[l->nr_conns++].h = h;
 	return 0;
 }

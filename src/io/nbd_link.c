@@ -299,10 +299,11 @@ static void link_cut(struct lc_link *link)
 	calm(l->cancel_fd);
 }
 
-static int link_connect(struct lc_link *link, struct lc_link_info *info, struct lc_error *err)
+static int link_connect(struct lc_link *link, u32 timeout_ms, struct lc_link_info *info,
+			struct lc_error *err)
 {
 	struct lc_nbd_link *l = nbd_of(link);
-	int rc = lc_nbd_connect(l, info, err);
+	int rc = lc_nbd_connect(l, timeout_ms, info, err);
 
 	if (rc)
 		return rc;

@@ -51,7 +51,8 @@ struct lc_nbd_link {
 /*
  * The operation connect of struct lc_link_ops, up to handles that are ready: link->conns[0 .. nr_conns). No thread runs yet.
  */
-int lc_nbd_connect(struct lc_nbd_link *l, struct lc_link_info *info, struct lc_error *err);
+int lc_nbd_connect(struct lc_nbd_link *l, u32 timeout_ms, struct lc_link_info *info,
+		   struct lc_error *err);
 
 /* What libnbd said last to this thread, without the name of its function. */
 const char *lc_nbd_says(void);

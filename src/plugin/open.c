@@ -7,10 +7,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "backing.h"
 #include "blank.h"
 #include "file.h"
 #include "name.h"
-#include "nbd.h"
 #include "size.h"
 
 /* What is at cache=, as far as it matters for formatting. */
@@ -40,14 +40,6 @@ static unsigned io_flags(const struct params *p)
 	return 0;
 }
 
-/* Are these certainly the same? Of two URIs that are written differently nobody knows. */
-static bool same_place(const char *a, const char *b)
-{
-	if (lc_is_uri(a) || lc_is_uri(b))
-		return strcmp(a, b) == 0;
-	return lc_file_same_path(a, b) == 1;
-}
-
 /* No file, device or server may be given twice. What cannot be looked at is refused by name when it is opened. */
 static int check_different(const struct params *p, struct lc_error *err)
 {
@@ -56,7 +48,7 @@ static int check_different(const struct params *p, struct lc_error *err)
 	for (unsigned i = 0; i < p->nr_volumes; i++) {
 		const struct params_volume *v = &p->volumes[i];
 
-		if (p->cache_path && same_place(p->cache_path, v->backing_path))
+		if (p->cache_path && lc_backing_same(p->cache_path, v->backing_path))
 			return lc_fail(err, -EINVAL,
 				       "cache=%s and backing=%s are the same file or device: "
 				       "the log needs a device of its own",
@@ -64,7 +56,7 @@ static int check_different(const struct params *p, struct lc_error *err)
 		for (unsigned k = 0; k < i; k++) {
 			const struct params_volume *w = &p->volumes[k];
 
-			if (!same_place(w->backing_path, v->backing_path))
+			if (!lc_backing_same(w->backing_path, v->backing_path))
 				continue;
 			return lc_fail(err, -EINVAL,
 				       "backing=%s of %s and backing=%s of %s are the same file, "
@@ -187,8 +179,7 @@ static void warn_of_loss(const struct params *p, const struct found *f)
 static int open_backing(const struct params *p, const char *path, struct lc_store **backing,
 			struct lc_error *err)
 {
-	int rc = lc_is_uri(path) ? lc_nbd_open(path, &p->nbd, backing, err) :
-				   lc_file_open(path, io_flags(p), backing, err);
+	int rc = lc_backing_open(path, io_flags(p), &p->nbd, backing, err);
 
 	if (rc < 0)
 		return rc;

@@ -18,14 +18,6 @@
 #define FLUSH_DEADLINE_MAX_MS 10000u
 #define SECONDS_MAX 86400u
 
-/*
- * What a server has read it executes as soon as its disk lets it: in less than a second, unless the disk fails. Then the
- * kernel gives up on a disk after 30 seconds by default (the SCSI timeout), and so may the server.
- */
-#define FENCE_DEFAULT_MS 30000u
-/* Longer than the fence, so that a server that is back by then costs time, and no errors. */
-#define TIMEOUT_DEFAULT_MS 60000u
-
 /* A sweep takes whole segments, so at least the largest one; and at most the largest cache. */
 #define BATCH_MIN_BYTES LC_SEGMENT_MAX_BYTES
 #define BATCH_MAX_BYTES (16ull << 40)
@@ -420,8 +412,7 @@ void params_init(struct params *p)
 	memset(p, 0, sizeof *p);
 	p->format_options.segment_bytes = LC_SEGMENT_DEFAULT_BYTES;
 	lc_settings_init(&p->settings);
-	p->nbd.fence.fence_ms = FENCE_DEFAULT_MS;
-	p->nbd.fence.patience_ms = TIMEOUT_DEFAULT_MS;
+	lc_nbd_options_init(&p->nbd);
 }
 
 /* What is on the command line counts for more than what the cache keeps. */

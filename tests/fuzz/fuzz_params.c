@@ -155,7 +155,9 @@ static void check_volumes(const struct params *p)
 	for (unsigned i = 0; i < p->nr_volumes; i++) {
 		const struct params_volume *v = &p->volumes[i];
 
-		fuzz_check(v->backing_path && v->backing_path[0] == '/',
+		fuzz_check(v->backing_path && (v->backing_path[0] == '/' ||
+					       (lc_is_uri(v->backing_path) &&
+						!lc_nbd_check_uri(v->backing_path, NULL))),
 			   "a path is missing or relative");
 		check_name(v->name);
 		fuzz_check(v->name[0] || i == 0, "a default export that is not the first volume");

@@ -161,7 +161,9 @@ static void save_params(void)
 		 "cache=c\nbacking=b\ncache-size=2G\nformat=force\nsegment-size=64K\nwriteback=off\n"
 		 "dirty-low=0\nflush-interval=3600000\non-exit=drain\nstats-interval=86400\n"},
 		{"twice", "cache=a\ncache=b\n"},
-		{"uri", "backing=nbd://host/x\n"},
+		{"uri", "backing=nbd://host/x\nbacking-fence=5\nbacking-timeout=9\n"},
+		{"unix",
+		 "backing=nbds+unix://al@/x?socket=/s&tls-psk-file=%2Fk\nbacking-without-flush=accept\n"},
 		{"empty", "cache=\nbacking=\n"},
 		{"sizes", "cache-size=9223372036854775807\n"},
 		{"small", "cache=a\nbacking=b\nsegment-size=1M\ncache-size=1M\n"},

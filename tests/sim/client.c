@@ -128,7 +128,7 @@ static void do_flush(struct client *c, unsigned volume)
 	if (!r) {
 		durable_at(volume, tick);
 		keep_promise(promise);
-	} else if (!c->history->faults)
+	} else if (!c->history->may_fail)
 		sim_fail("a flush failed with %d, but no store did", r);
 }
 
@@ -146,7 +146,7 @@ static void do_drain(struct client *c)
 		return;
 	if (!r && !promise.loose)
 		keep_promise(promise);
-	else if (r && !c->history->faults)
+	else if (r && !c->history->may_fail)
 		sim_fail("a drain failed with %d, but no store did", r);
 }
 
@@ -197,14 +197,14 @@ static void do_bytes(struct client *c, unsigned volume)
 		r = lc_read(v, buf, n, bytes_offset(volume) + at);
 		if (!r)
 			bytes_check(volume, at, n, buf, "read");
-		else if (!h->faults)
+		else if (!h->may_fail)
 			sim_fail("a read of %u bytes failed with %d, but no store did", n, r);
 	} else {
 		bool fua = sim_below(100) < c->load.fua_percent;
 
 		bytes_write_submit(volume, at, n, fua, buf);
 		r = lc_write(v, buf, n, bytes_offset(volume) + at, fua ? LC_FUA : 0);
-		if (r && !h->faults)
+		if (r && !h->may_fail)
 			sim_fail("a write of %u bytes failed with %d, but no store did", n, r);
 		memset(buf, 0x5a, n);
 		bytes_write_done(volume, r);

@@ -150,7 +150,7 @@ void do_trim(struct client *c, unsigned volume)
 	r = lc_trim(v, (u64)nr * LC_SECTOR, (u64)sector * LC_SECTOR, fua ? LC_FUA : 0);
 	if (len)
 		done(version, r);
-	else if (r && !c->history->faults)
+	else if (r && !c->history->may_fail)
 		sim_fail("a trim that has no effect failed with %d, but no store did", r);
 }
 
@@ -167,7 +167,7 @@ void do_extent(struct client *c, unsigned volume)
 			      0; /* any alignment; then the first sector does not count */
 	ticket = oracle_read_submit(NULL, 0);
 	r = lc_extent(v, (u64)nr * LC_SECTOR - odd, (u64)sector * LC_SECTOR + odd, &e);
-	if (r && !h->faults)
+	if (r && !h->may_fail)
 		sim_fail("lc_extent: %d, but no store failed", r);
 	if (!r && (!e.len_bytes || e.len_bytes > (u64)nr * LC_SECTOR - odd))
 		sim_fail("lc_extent of %u sectors at %u: %llu bytes", nr, sector,
@@ -197,7 +197,7 @@ void do_zero_bytes(struct client *c, unsigned volume, u32 at, u32 len, bool trim
 		bytes_zero_submit(volume, (u32)(first - bytes_offset(volume)), (u32)n, fua);
 	r = trim ? lc_trim(v, len, from, fua ? LC_FUA : 0) :
 		   lc_zero(v, len, from, draw_flags(c, volume, fua));
-	if (r && !h->faults)
+	if (r && !h->may_fail)
 		sim_fail("a %s of %u bytes failed with %d, but no store did",
 			 trim ? "trim" : "zero", len, r);
 	if (effect)
@@ -226,7 +226,7 @@ bool do_whole(struct client *c, unsigned volume, bool trim)
 	h->covered[COVER_ZERO_WHOLE] = true;
 	r = trim ? lc_trim(v, size, 0, fua ? LC_FUA : 0) :
 		   lc_zero(v, size, 0, draw_flags(c, volume, fua));
-	if (r && !h->faults)
+	if (r && !h->may_fail)
 		sim_fail("a %s of the whole volume failed with %d, but no store did",
 			 trim ? "trim" : "zero", r);
 	if (effect) {

@@ -56,6 +56,10 @@
 	X(ONE_FAILS, "one volume fails, the others are drained")            \
 	X(NO_SSD, "lives without an SSD")                                   \
 	X(NO_SSD_BETWEEN, "the same between two lives with one")            \
+	X(LINK_LOST, "a connection that broke with I/O in flight")          \
+	X(LINK_RESTART, "a server that lost power meanwhile")               \
+	X(LINK_STUCK, "a request without an answer")                        \
+	X(HAUNTED, "a lost write that took effect later")                   \
 	X(ATTACHED, "a cache attached while clients work")                  \
 	X(ATTACHED_AGAIN, "one that was detached before")                   \
 	X(ATTACHED_LEFT, "one that was closed, but not detached")           \

@@ -107,7 +107,7 @@ static void draw_settings(struct history *h)
 	s->flush_interval_ms = intervals[sim_below(4)];
 	s->retry_ms = sim_between(1, 20);
 	/* Virtual time: only a store that fails lets it pass. */
-	s->stall_timeout_ms = h->faults && sim_one_in(2) ? sim_log_between(5, 200) : 30000;
+	s->stall_timeout_ms = h->may_fail && sim_one_in(2) ? sim_log_between(5, 200) : 30000;
 	if (h->scenario == SCENARIO_FULL) {
 		s->nr_buffers = sim_between(4, 10);
 		s->batch_bytes = (u64)h->ssd->segment_bytes * sim_between(4, 8);
@@ -201,7 +201,10 @@ void draw_life(struct history *h, bool last, bool must_crash)
 	if (h->crash_stage == STAGE_OPEN && h->open_steps > 8 && sim_one_in(2))
 		h->crash_steps = (u32)h->open_steps - sim_log_between(0, (u32)h->open_steps / 2);
 	h->verify_first = last || !sim_one_in(5);
-	h->never_start = h->crash_stage == STAGE_NONE && !last && sim_one_in(5);
+	/* Opened and closed again in good order, before what a crash left on its way has arrived. */
+	if (h->remote && !h->before_valid && !last && !must_crash && sim_one_in(6))
+		h->crash_stage = STAGE_NONE;
+	h->never_start = h->crash_stage == STAGE_NONE && !last && sim_one_in(h->remote ? 2 : 5);
 	h->drain = last || h->crash_stage == STAGE_DRAIN || sim_one_in(4);
 	h->power_cut_after = last || sim_one_in(3);
 	h->nr_clients = sim_between(1, CLIENTS_MAX);
@@ -236,7 +239,9 @@ void draw_life(struct history *h, bool last, bool must_crash)
 	}
 	if (h->switches)
 		switch_life_begins(h);
-	h->one_fails = h->nr_served > 1 && !h->no_ssd && !h->switches && h->drain && sim_one_in(2);
+	for (unsigned v = 0; v < h->nr_volumes; v++)
+		remote_draw(&h->remotes[v], h->last);
+	h->one_fails = h->nr_served > 1 && !h->remote && !h->no_ssd && !h->switches && h->drain && sim_one_in(2);
 	h->zero_lost = last && h->damaged && sim_one_in(2);
 	h->closed = h->drained = h->lost = false;
 	h->open_error = 0;

@@ -20,13 +20,16 @@
 
 const char *const volume_names[ORACLE_VOLUMES_MAX] = {"", "one", "two", "three"};
 
-void history_create(struct history *h, unsigned nr_volumes, bool faults, bool cacheless, bool switches)
+void history_create(struct history *h, unsigned nr_volumes, bool faults, bool cacheless,
+		    bool switches, bool remote)
 {
 	unsigned v;
 
 	memset(h, 0, sizeof(*h));
 	h->nr_volumes = nr_volumes;
 	h->faults = faults;
+	h->remote = remote;
+	h->may_fail = faults || remote;
 	h->cacheless = cacheless;
 	h->limits = LIMITS_NONE;
 	h->switches = switches;
@@ -36,6 +39,8 @@ void history_create(struct history *h, unsigned nr_volumes, bool faults, bool ca
 	store_sim_create(&h->dirty, SIM_SSD_MAX_BYTES);
 	for (v = 0; v < nr_volumes; v++)
 		store_sim_create(&h->backing[v], (SIM_VOLUME_MAX_BLOCKS + 1) * LC_BLOCK);
+	for (v = 0; v < nr_volumes; v++)
+		remote_create(&h->remotes[v], &h->backing[v]);
 	store_sim_create(&h->spare, SIM_SPARE_BYTES);
 	clients_create(h);
 }
@@ -140,12 +145,12 @@ static bool open_cache(struct history *h)
 
 	for (i = 0; i < h->nr_served; i++)
 		specs[i] = (struct lc_volume_spec){.name = volume_names[h->served[i]],
-						   .backing = &h->backing[h->served[i]].store};
+						   .backing = h->stores[h->served[i]]};
 	h->open_error = lc_cache_open(h->no_ssd ? NULL : &h->ssd->sim.store, specs, h->nr_served,
 				      &h->settings, &h->cache, &err);
 	if (h->open_error) {
 		sim_trace("open refused: %d, %s", h->open_error, err.text);
-		if (!h->faults || (h->last && !h->damaged))
+		if (!h->may_fail || (h->last && !h->damaged))
 			sim_fail("lc_cache_open: %d, %s", h->open_error, err.text);
 		h->nr_refused++;
 		h->covered[COVER_REFUSED] = true;
@@ -184,7 +189,7 @@ static void drain(struct history *h)
 
 	sim_trace("drained: %d (tick %u)", r, tick);
 	if (r) {
-		if (!h->faults && !h->interrupted)
+		if ((!h->may_fail || (h->last && !h->faults)) && !h->interrupted)
 			sim_fail("lc_cache_drain: %d", r);
 		return;
 	}
@@ -223,6 +228,25 @@ static void zero_everything(struct history *h)
 		sim_fail("something is still lost after everything was zeroed");
 }
 
+static void open_stores(struct history *h)
+{
+	unsigned i;
+
+	for (i = 0; i < h->nr_served; i++) {
+		unsigned v = h->served[i];
+
+		h->stores[v] = h->remote ? remote_open(&h->remotes[v]) : &h->backing[v].store;
+	}
+}
+
+static void close_stores(struct history *h)
+{
+	unsigned i;
+
+	for (i = 0; i < h->nr_served && h->remote; i++)
+		lc_store_close(h->stores[h->served[i]]);
+}
+
 static void life_main(void *arg)
 {
 	struct history *h = arg;
@@ -231,8 +255,11 @@ static void life_main(void *arg)
 	int r;
 
 	enter_stage(h, STAGE_OPEN);
-	if (!open_cache(h))
+	open_stores(h);
+	if (!open_cache(h)) {
+		close_stores(h);
 		return;
+	}
 	if (!h->never_start) {
 		r = lc_cache_start(h->cache, &err);
 		if (r)
@@ -257,13 +284,14 @@ static void life_main(void *arg)
 	history_covers(h, &h->before);
 	r = lc_cache_close(h->cache);
 	sim_trace("closed: %d", r);
-	if (r && !h->faults)
+	if (r && !h->faults) /* a server that is away is no reason */
 		sim_fail("lc_cache_close: %d", r);
 	if (!r) {
 		durable_at(ORACLE_ALL_VOLUMES, tick);
 		h->closed = true;
 		h->drained |= h->no_ssd;
 	}
+	close_stores(h);
 }
 
 /*
@@ -304,6 +332,8 @@ static void crash_stores(struct history *h)
 			h->covered[s->tear_bytes == LC_BLOCK ? COVER_TEAR_BLOCK : COVER_TEAR_SECTOR] =
 				true;
 		}
+		if (h->remote && v && v <= h->nr_volumes)
+			remote_crash(&h->remotes[v - 1]);
 		store_sim_crash(s, cut ? SIM_POWER_CUT : SIM_KILL);
 	}
 	if (h->no_ssd || h->mixed)
@@ -405,7 +435,7 @@ static void start_afresh(struct history *h)
 
 	if (h->switches || !sim_one_in(3))
 		return;
-	if (h->cacheless || sim_one_in(3)) {
+	if (h->cacheless || (!h->remote && sim_one_in(3))) {
 		h->no_ssd = true;
 		memset(h->clean, true, sizeof(h->clean));
 		memset(h->away, true, sizeof(h->away));
@@ -440,6 +470,8 @@ void history_run(struct history *h, u64 seed)
 	u64 crashes;
 
 	h->seed = seed;
+	for (v = 0; v < h->nr_volumes; v++)
+		store_sim_drop_ghosts(&h->backing[v]);
 	sim_seed(seed + h->limits.salt * 1000000007ull);
 	sim_history_begin(STEPS_MAX);
 	h->preset = preset = sim_one_in(2);
@@ -450,17 +482,22 @@ void history_run(struct history *h, u64 seed)
 	h->scenario = sim_one_in(2) ? SCENARIO_ANY : (enum scenario)sim_below(NR_SCENARIOS);
 	memset(h->nr_sectors, 0, sizeof(h->nr_sectors));
 	draw_cache(h);
-	for (v = 0; v < h->nr_volumes; v++)
+	for (v = 0; v < h->nr_volumes; v++) {
 		draw_volume(h, v);
+		remote_begin(&h->remotes[v]);
+		h->remotes[v].covered_lost = &h->covered[COVER_LINK_LOST];
+		h->remotes[v].covered_restart = &h->covered[COVER_LINK_RESTART];
+		h->remotes[v].covered_stuck = &h->covered[COVER_LINK_STUCK];
+	}
 	oracle_begin(seed, h->nr_volumes, h->nr_sectors, preset);
-	oracle_allow_errors(h->faults);
+	oracle_allow_errors(h->may_fail);
 	for (v = 0; v < h->nr_volumes; v++)
 		fill_volume(h, v, preset);
 	store_sim_reset(&h->spare, "spare", SIM_SPARE_BYTES, LC_SECTOR, true);
 	if (h->switches)
 		switch_prepare(h);
 	history_format(h);
-	h->no_ssd = h->cacheless || sim_one_in(h->switches ? 2 : 20);
+	h->no_ssd = h->cacheless || (!h->remote && sim_one_in(h->switches ? 2 : 20));
 	h->open_steps = 0;
 	nr_lives = sim_between(2, h->scenario == SCENARIO_STUTTER || h->scenario == SCENARIO_STAMMER ?
 					  LIVES_STUTTER_MAX :
@@ -480,6 +517,8 @@ void history_run(struct history *h, u64 seed)
 		if (h->closed && h->drained && !last)
 			start_afresh(h);
 	}
+	for (v = 0; v < h->nr_volumes; v++)
+		h->covered[COVER_HAUNTED] |= h->backing[v].nr_haunted > 0;
 	h->covered[COVER_CRASH_FIVE] = h->nr_crashes >= crashes + 5;
 	if (h->scenario != SCENARIO_ANY)
 		h->covered[COVER_STUTTER + (h->scenario - SCENARIO_STUTTER)] = true;

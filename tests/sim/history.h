@@ -15,6 +15,7 @@
  *	draw.c		shapes, settings, faults
  *	damage.c	what decays on the SSD between lives
  *	volumes.c	other people's hands on the backing stores; openings that must be refused
+ *	remote.c	backing stores behind connections that break
  *	switch.c	attaches and detaches while clients work
  *	tuner.c	changes settings meanwhile
  *	workload.c, client.c, client_zero.c, verify.c	what clients do
@@ -25,6 +26,7 @@
 #include "coverage.h"
 #include "logcache/logcache.h"
 #include "oracle.h"
+#include "remote.h"
 #include "store_sim.h"
 
 #define CLIENTS_MAX 6u
@@ -108,10 +110,14 @@ struct ssd {
 struct history {
 	u64 seed;
 	bool faults;
+	bool remote;   /* the backing stores are behind servers */
+	bool may_fail; /* I/O may fail, for either reason */
 	struct limits limits;
 	unsigned nr_volumes;
 	struct ssd ssds[SIM_SSDS], *ssd; /* the one at hand: in use, or to be used next */
 	struct store_sim backing[ORACLE_VOLUMES_MAX];
+	struct remote remotes[ORACLE_VOLUMES_MAX];
+	struct lc_store *stores[ORACLE_VOLUMES_MAX]; /* what the engine gets, in a life */
 	u32 nr_sectors[ORACLE_VOLUMES_MAX]; /* that the sector oracle judges */
 	struct client clients[CLIENTS_MAX];
 
@@ -179,7 +185,7 @@ void history_format(struct history *h);
 void history_covers(struct history *h, const struct lc_stats *st);
 /* Once per process. */
 void history_create(struct history *h, unsigned nr_volumes, bool faults, bool cacheless,
-		    bool switches);
+		    bool switches, bool remote);
 extern const char *const volume_names[ORACLE_VOLUMES_MAX];
 /* A volume that is served in this life. */
 static inline struct lc_volume *volume_of(const struct history *h, unsigned v)

@@ -33,7 +33,7 @@ static struct {
 	u64 seed, histories;
 	double seconds; /* 0: no limit */
 	unsigned jobs, volumes;
-	bool faults, no_ssd, attach, one, exhaustive, no_shrink, coverage;
+	bool faults, no_ssd, attach, remote, one, exhaustive, no_shrink, coverage;
 	struct limits limits;
 	u32 operations;
 	const char *one_case;
@@ -66,9 +66,9 @@ static void say_replay(void)
 	char line[512];
 	int n;
 
-	n = snprintf(line, sizeof(line), "seed %llu; replay with:\n  %s --seed %llu%s%s --trace\n",
+	n = snprintf(line, sizeof(line), "seed %llu; replay with:\n  %s --seed %llu%s%s%s --trace\n",
 		     (unsigned long long)history.seed, program, (unsigned long long)history.seed,
-		     options.faults ? " --faults" : "",
+		     options.faults ? " --faults" : "", options.remote ? " --remote" : "",
 		     options.no_ssd ? " --no-ssd" :
 		     options.attach ? " --attach" :
 				      "");
@@ -165,7 +165,8 @@ static void run_job(unsigned job, double start, bool report)
 	 */
 	mallopt(M_MMAP_THRESHOLD, 1 << 30);
 	mallopt(M_TRIM_THRESHOLD, 1 << 30);
-	history_create(&history, options.volumes, options.faults, options.no_ssd, options.attach);
+	history_create(&history, options.volumes, options.faults, options.no_ssd, options.attach,
+		       options.remote);
 	history.limits = options.limits;
 	for (i = job; i < options.histories && !shared->failed; i += options.jobs) {
 		u64 crashes = history.nr_crashes, ops = history.nr_ops;
@@ -235,7 +236,8 @@ static void shrink_and_show(void)
 	memcpy(rule, sim_failure, sizeof(rule));
 	fprintf(stderr, "\nlooking for a smaller one (%.0f s) ...\n", SHRINK_SECONDS);
 	catch_signals();
-	history_create(&history, options.volumes, options.faults, options.no_ssd, options.attach);
+	history_create(&history, options.volumes, options.faults, options.no_ssd, options.attach,
+		       options.remote);
 	history.limits = shrink(&history, shared->failed_seed, rule, SHRINK_SECONDS);
 	fprintf(stderr,
 		"the smallest that was found: %u lives, %u clients, %u operations each, "
@@ -280,6 +282,7 @@ static void usage(FILE *f)
 		"  --volumes V    volumes on the cache (default 1)\n"
 		"  --no-ssd       no life has a cache; otherwise some do\n"
 		"  --attach       a cache comes and goes, and settings change, while clients work\n"
+		"  --remote       backing stores behind connections that break\n"
 		"  --coverage     how many histories had what\n"
 		"  --no-shrink    do not look for a smaller history when one fails\n"
 		"  --limits L     what a smaller one was limited to\n"
@@ -298,6 +301,7 @@ static void parse(int argc, char **argv)
 		{"jobs", required_argument, NULL, 'j'},
 		{"trace", no_argument, NULL, 'v'},
 		{"faults", no_argument, NULL, 'f'},
+		{"remote", no_argument, NULL, 'R'},
 		{"volumes", required_argument, NULL, 'V'},
 		{"no-ssd", no_argument, NULL, 'N'},
 		{"attach", no_argument, NULL, 'A'},
@@ -342,6 +346,9 @@ static void parse(int argc, char **argv)
 		case 'A':
 			options.attach = true;
 			break;
+		case 'R':
+			options.remote = true;
+			break;
 		case 'V':
 			options.volumes = (unsigned)strtoul(optarg, NULL, 0);
 			break;
@@ -381,7 +388,8 @@ static void parse(int argc, char **argv)
 		}
 	}
 	if (optind != argc || !options.jobs || options.jobs > JOBS_MAX || !options.volumes ||
-	    options.volumes > ORACLE_VOLUMES_MAX || (options.attach && options.no_ssd)) {
+	    options.volumes > ORACLE_VOLUMES_MAX || (options.attach && options.no_ssd) ||
+	    (options.remote && (options.attach || options.no_ssd))) {
 		usage(stderr);
 		exit(2);
 	}

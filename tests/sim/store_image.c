@@ -464,24 +464,12 @@ static void power_cut(struct store_sim *s)
 	free(fates);
 }
 
-/* The process died: each write in flight lands, or stays where it got to. */
-static void land_or_not(struct store_sim *s, struct sim_io *io)
+/* In place of a write in flight remain the pieces of it that have taken effect. */
+static void keep_pieces(struct store_sim *s, struct sim_io *io)
 {
 	struct sim_write *whole = io->write;
-	bool lands = sim_one_in(2);
 	u32 i, k;
 
-	if (!io->launched) /* it never left the process */
-		lands = false;
-	for (i = io->pieces_done; lands && i < io->nr_pieces; i++)
-		image_apply(io, io->cut[io->order[i]], io->cut[io->order[i] + 1]);
-	if (lands)
-		io->pieces_done = io->nr_pieces;
-	sim_trace("%s: killed: write #%u, %u bytes at %llu in flight: %s", s->store.name,
-		  whole->number, whole->len_bytes, (unsigned long long)whole->offset_bytes,
-		  lands		  ? "landed" :
-		  io->pieces_done ? "landed in part" :
-				    "not landed");
 	for (i = 0; i < io->pieces_done; i++) {
 		u32 from = io->cut[io->order[i]], to = io->cut[io->order[i] + 1];
 		struct sim_write *w = image_write_begin(s, to - from, io->offset_bytes + from,
@@ -496,6 +484,96 @@ static void land_or_not(struct store_sim *s, struct sim_io *io)
 	memmove(&s->writes[k], &s->writes[k + 1], (s->nr_writes - k - 1) * sizeof(s->writes[0]));
 	s->nr_writes--;
 	free(whole);
+}
+
+/* The process died: each write in flight lands, or stays where it got to. */
+static void land_or_not(struct store_sim *s, struct sim_io *io)
+{
+	const struct sim_write *whole = io->write;
+	bool lands = sim_one_in(2);
+	u32 i;
+
+	if (!io->launched) /* it never left the process */
+		lands = false;
+	for (i = io->pieces_done; lands && i < io->nr_pieces; i++)
+		image_apply(io, io->cut[io->order[i]], io->cut[io->order[i] + 1]);
+	if (lands)
+		io->pieces_done = io->nr_pieces;
+	sim_trace("%s: killed: write #%u, %u bytes at %llu in flight: %s", s->store.name,
+		  whole->number, whole->len_bytes, (unsigned long long)whole->offset_bytes,
+		  lands		  ? "landed" :
+		  io->pieces_done ? "landed in part" :
+				    "not landed");
+	keep_pieces(s, io);
+}
+
+/* --- writes that outlive their connection --- */
+
+static void ghost_fired(struct sim_event *ev)
+{
+	struct sim_ghost *g = (struct sim_ghost *)((char *)ev - offsetof(struct sim_ghost, event)), **p;
+	struct store_sim *s = g->store;
+	struct sim_write *w = image_write_begin(s, g->len_bytes, g->offset_bytes, g->zero);
+	u32 x;
+
+	if (!g->zero)
+		memcpy(w->data, g->data, g->len_bytes);
+	for (x = 0; x < g->len_bytes; x += LC_SECTOR)
+		put_sector(s, s->now, g->offset_bytes + x, w->data + x);
+	w->done = ++s->last_done;
+	s->nr_haunted++;
+	sim_trace("%s: a lost %s takes effect, %u bytes at %llu", s->store.name,
+		  g->zero ? "zero" : "write", g->len_bytes, (unsigned long long)g->offset_bytes);
+	for (p = &s->ghosts; *p != g;)
+		p = &(*p)->next;
+	*p = g->next;
+	free(g);
+}
+
+static void ghost_born(struct store_sim *s, const struct sim_io *io, u32 from, u32 to, u64 until_ns)
+{
+	struct sim_ghost *g = calloc(1, sizeof(*g) + (io->zero ? 0 : to - from));
+	u64 now = sim_now(), left = until_ns > now + 2 ? until_ns - now - 2 : 0;
+
+	if (!g)
+		abort();
+	g->store = s;
+	g->offset_bytes = io->offset_bytes + from;
+	g->len_bytes = to - from;
+	g->zero = io->zero;
+	if (!io->zero)
+		memcpy(g->data, io->buf + from, to - from);
+	g->event.fire = ghost_fired;
+	g->next = s->ghosts;
+	s->ghosts = g;
+	/* As late as it can be, rather often. */
+	sim_event_arm(&g->event, now + (sim_one_in(3) ? left : sim_rand() % (left + 1)));
+}
+
+void image_abandon(struct sim_io *io, u64 until_ns)
+{
+	struct store_sim *s = io->store;
+	bool lives = !sim_one_in(4);
+	u32 i;
+
+	for (i = io->pieces_done; lives && i < io->nr_pieces; i++)
+		ghost_born(s, io, io->cut[io->order[i]], io->cut[io->order[i] + 1], until_ns);
+	sim_trace("%s: lost: write #%u, %u bytes at %llu in flight: %u of %u pieces are there%s",
+		  s->store.name, io->write->number, io->len_bytes,
+		  (unsigned long long)io->offset_bytes, io->pieces_done, io->nr_pieces,
+		  lives ? ", the others may come" : "");
+	keep_pieces(s, io);
+}
+
+void store_sim_drop_ghosts(struct store_sim *s)
+{
+	while (s->ghosts) {
+		struct sim_ghost *g = s->ghosts;
+
+		s->ghosts = g->next;
+		sim_event_cancel(&g->event);
+		free(g);
+	}
 }
 
 /*

@@ -142,7 +142,7 @@ static void enter(struct sim_io *io)
 {
 	struct store_sim *s = io->store;
 
-	if (!io->zero) /* lc_store_zero has asserted its own contract */
+	if (!io->zero && !io->finished) /* their contracts are others */
 		check(s, io->op, io->buf, io->len_bytes, io->offset_bytes);
 	sim_trace("%s: submit %s %u at %llu", s->store.name, io_name(io), io->len_bytes,
 		  (unsigned long long)io->offset_bytes);
@@ -218,6 +218,8 @@ static void io_fired(struct sim_event *ev)
 	io->done = true;
 	if (io->queue)
 		queue_completed(io);
+	else if (io->finished)
+		io->finished(io);
 	else
 		sim_wake(io->fiber);
 }
@@ -292,6 +294,35 @@ static int sync_extent(struct lc_store *ls, u64 len_bytes, u64 offset_bytes, str
 static void store_close(struct lc_store *s)
 {
 	sim_fail("%s: the engine closed a store; stores are the caller's", s->name);
+}
+
+/* --- for the model of a server --- */
+
+struct sim_io *store_sim_begin(struct store_sim *s, enum lc_io_op op, void *buf, u32 len_bytes,
+			       u64 offset_bytes, void (*finished)(struct sim_io *io), void *arg)
+{
+	struct sim_io *io = io_new(s, op, buf, len_bytes, offset_bytes);
+
+	io->finished = finished;
+	io->arg = arg;
+	enter(io);
+	launch(io);
+	return io;
+}
+
+void store_sim_end(struct sim_io *io)
+{
+	leave(io);
+	free(io);
+}
+
+void store_sim_abandon(struct sim_io *io, u64 until_ns)
+{
+	sim_event_cancel(&io->event);
+	leave(io);
+	if (io->op == LC_IO_WRITE && !io->done)
+		image_abandon(io, until_ns);
+	free(io);
 }
 
 /* --- queues --- */
@@ -520,6 +551,7 @@ void store_sim_enable(struct store_sim *s)
 void store_sim_reset(struct store_sim *s, const char *name, u64 size_bytes, u32 block_bytes, bool slow)
 {
 	assert(size_bytes <= s->image_bytes);
+	store_sim_drop_ghosts(s);
 	image_reset(s);
 	s->store.name = name;
 	s->store.size_bytes = size_bytes;
@@ -530,7 +562,7 @@ void store_sim_reset(struct store_sim *s, const char *name, u64 size_bytes, u32 
 	s->tear_bytes = LC_SECTOR;
 	s->faults = (struct sim_faults){0};
 	s->patient_flush = false;
-	s->nr_reads = s->nr_written = s->nr_flushes = s->nr_zeroed = s->nr_faults = 0;
+	s->nr_reads = s->nr_written = s->nr_flushes = s->nr_zeroed = s->nr_faults = s->nr_haunted = 0;
 	if (slow)
 		draw_abilities(s);
 	else

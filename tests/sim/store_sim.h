@@ -49,8 +49,10 @@ struct sim_write {
 struct sim_io {
 	struct sim_event event;
 	struct store_sim *store;
-	struct sim_queue *queue; /* NULL: synchronous, and FIBER waits */
+	struct sim_queue *queue; /* NULL: synchronous, and FIBER waits ... */
 	struct fiber *fiber;
+	void (*finished)(struct sim_io *io); /* ... or this is called, which may wake fibers, never block */
+	void *arg;
 	struct lc_io *io;
 	enum lc_io_op op; /* that of lc_store_zero is a write */
 	bool zero;
@@ -67,6 +69,17 @@ struct sim_io {
 	u32 nr_pieces, pieces_done;
 	struct sim_io *next;	   /* in the store's list of everything submitted */
 	struct sim_io *queue_next; /* in its queue's list */
+};
+
+/* A write that nobody waits for any more, and that will take effect by itself, some time. */
+struct sim_ghost {
+	struct sim_event event;
+	struct store_sim *store;
+	struct sim_ghost *next;
+	u64 offset_bytes;
+	u32 len_bytes;
+	bool zero;
+	u8 data[];
 };
 
 struct sim_faults {
@@ -88,6 +101,7 @@ struct store_sim {
 	u32 nr_writes, writes_capacity;
 	struct sim_io *submitted;
 	struct sim_queue *queues;
+	struct sim_ghost *ghosts;
 	u32 tear_bytes; /* what a power cut does not tear: LC_SECTOR or LC_BLOCK */
 	/* Otherwise lc_store_zero is not supported (without PUNCH, with it), whatever can_... say. */
 	bool zero_works, punch_works;
@@ -99,7 +113,7 @@ struct store_sim {
 		u64 offset_bytes, len_bytes;
 	} bad[SIM_BAD_RANGES_MAX]; /* unreadable places, until written */
 	u32 nr_bad;
-	u64 nr_reads, nr_written, nr_flushes, nr_zeroed, nr_faults;
+	u64 nr_reads, nr_written, nr_flushes, nr_zeroed, nr_faults, nr_haunted;
 };
 
 enum sim_crash { SIM_KILL, SIM_POWER_CUT };
@@ -119,6 +133,22 @@ void store_sim_crash(struct store_sim *s, enum sim_crash kind);
 void store_sim_assert_idle(struct store_sim *s);
 /* What would be there after the worst power cut: all that is certain, nothing else. */
 const u8 *store_sim_media(const struct store_sim *s);
+
+/*
+ * For who stands between the engine and a disk (remote.h). Begin an I/O; FINISHED is called at its end. Any
+ * alignment to sectors.
+ */
+struct sim_io *store_sim_begin(struct store_sim *s, enum lc_io_op op, void *buf, u32 len_bytes,
+			       u64 offset_bytes, void (*finished)(struct sim_io *io), void *arg);
+/* It is finished. */
+void store_sim_end(struct sim_io *io);
+/*
+ * Nobody waits for it any more, finished or not. What has not taken effect may still do so at any time before
+ * UNTIL, in any order, or never.
+ */
+void store_sim_abandon(struct sim_io *io, u64 until_ns);
+/* Before a new history. */
+void store_sim_drop_ghosts(struct store_sim *s);
 
 /* Between lives: everything that is there becomes certain. */
 void store_sim_settle(struct store_sim *s);
@@ -155,5 +185,7 @@ void image_apply(struct sim_io *io, u32 from, u32 to);
 /* The I/O has come to its end: what does that make certain, or doubtful? */
 void image_complete(struct sim_io *io);
 void image_check_overlap(const struct sim_io *io);
+/* A write in flight: what has taken effect of it is done; the rest becomes ghosts, or nothing. */
+void image_abandon(struct sim_io *io, u64 until_ns);
 
 #endif

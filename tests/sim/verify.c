@@ -13,7 +13,7 @@ void verify_bytes(struct history *h, unsigned volume, u8 *buf)
 	memset(buf, 0xa5, len);
 	r = lc_read(volume_of(h, volume), buf, len, bytes_offset(volume));
 	if (r) {
-		if (!h->faults)
+		if (!h->may_fail)
 			sim_fail("a read of the byte region failed with %d, but no store did", r);
 		h->lost = true;
 		return;
@@ -56,7 +56,7 @@ static void verify_extents(struct history *h, unsigned volume)
 		struct lc_extent e = {.len_bytes = 0};
 		int r = lc_extent(v, len, at, &e);
 
-		if (r && h->faults)
+		if (r && h->may_fail)
 			return;
 		if (r || !e.len_bytes || e.len_bytes > len)
 			sim_fail("lc_extent of %llu bytes at %llu: %d, %llu bytes",

@@ -117,7 +117,7 @@ static u64 writes_of_all(struct history *h)
 	unsigned i;
 
 	for (i = 0; i < h->nr_volumes + 2; i++)
-		n += store_at(h, i)->last_number;
+		n += store_at(h, i)->last_number - store_at(h, i)->nr_haunted;
 	return n;
 }
 
