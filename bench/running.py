@@ -54,7 +54,7 @@ def run(workload, options, targets, progress):
         result = Result(workload)
         workload.round = 0
         if workload.warm_up:
-            seconds, options.seconds = options.seconds, min(1, options.seconds)
+            seconds, options.seconds = options.seconds, min(1, options.seconds / 2)
             for column in result.columns:
                 workload.measure(column)
             options.seconds = seconds
@@ -63,6 +63,9 @@ def run(workload, options, targets, progress):
             order = result.columns[number % len(result.columns):] + result.columns[:number % len(result.columns)]
             measured = {}
             for column in order:
+                if number > 0 and column in workload.once:
+                    measured[column] = result.rounds[0][column]
+                    continue
                 measured[column] = workload.measure(column)
                 figure = workload.metrics[0]
                 progress(f"{workload.name}: round {number + 1}, {column}: "

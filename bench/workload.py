@@ -52,8 +52,9 @@ class Workload:
     """Subclasses say what is done.
 
     open() starts what is measured and fills self.targets, by column; measure(column) makes one measurement and
-    returns metrics by key. A column may be anything, also a simulation that costs nothing to repeat: `once`
-    columns are measured in the first round alone, and `references` are no targets: they are not "the best other".
+    returns metrics by key; self.round is the number of the round. A column may be anything, also a simulation.
+    `once`: these are measured in the first round alone. `references`: these are no targets that somebody could take
+    instead, so none of them is "the best other".
     """
 
     name = ""
@@ -63,6 +64,7 @@ class Workload:
     once = ()
     references = ()
     warm_up = True  # one measurement that does not count: memory is allocated, files get their blocks
+    in_quick = True  # part of --quick?
     external = False  # can it do with targets that it has not started itself?
 
     def __init__(self, machine, options):

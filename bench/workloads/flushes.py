@@ -14,15 +14,14 @@ LOOP = "write + fdatasync"
 class Flushing(Workload):
     external = True
 
-    def start_logcache(self, backing=None):
-        m = self.machine
-        return Logcache(m, m.written_file("cache", cache_bytes(self.options)),
-                        backing or m.sparse_file("backing", VOLUME), "format=force", "writeback=off")
+    def start_logcache(self, backing, *parameters):
+        return Logcache(self.machine, self.machine.written_file("cache", cache_bytes(self.options)),
+                        backing, "format=force", "writeback=off", *parameters)
 
     def open(self):
         m = self.machine
         self.targets = {
-            "logcache": self.start_logcache(),
+            "logcache": self.start_logcache(m.sparse_file("backing", VOLUME)),
             # What the SSD itself can do: as many bytes as a record with one block has.
             LOOP: Path(m.written_file("scratch", 512 * MIB)),
             "file": Nbdkit(m, "file", "file", m.written_file("volume", VOLUME)),
@@ -130,7 +129,7 @@ class OverSlowDisk(Flushing):
         m = self.machine
         self.disk = Nbdkit(m, "delay", "--filter=delay", *self.slow)
         self.targets = {
-            "logcache": self.start_logcache(backing=self.disk.where),
+            "logcache": self.start_logcache(self.disk.where, "backing-fence=0"),
             "cache filter": start_cache_filter(m, "--filter=delay", *self.slow),
         }
 

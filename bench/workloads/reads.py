@@ -43,8 +43,7 @@ class Hits(Workload):
             "qemu-nbd": QemuNbd(m, bare),
             DIRECT: Path(bare),
             OWN_DIRECT: Path(bare),
-            # from the page cache
-            "file": Nbdkit(m, "file", "file", bare),
+            "file": Nbdkit(m, "file", "file", bare, "fadvise=random", "cache=none"),
         }
 
     def measure(self, column):

@@ -104,6 +104,7 @@ class Generators(Workload):
 
     name = "generator"
     title = "The load generator itself: random 4 KiB writes to null, depth 16"
+    in_quick = False
     metrics = (
         Metric("per_second", "writes per second", better="more"),
         Metric("client_cpu_us", "client CPU, µs per write", digits=2, better="less"),
