@@ -37,6 +37,10 @@ class Machine:
     def program(self, name):
         return os.path.join(self.build, "bench", name)
 
+    def settle(self):
+        """What one target has left in the page cache shall not be written while the next one is measured."""
+        subprocess.run(["sync", "-f", self.ssd_folder], check=True)
+
     def path(self, name):
         """A path on the SSD that nobody has been given before."""
         return self._unique(self.ssd_folder, name)

@@ -56,6 +56,7 @@ def run(workload, options, targets, progress):
         if workload.warm_up:
             seconds, options.seconds = options.seconds, min(1, options.seconds / 2)
             for column in result.columns:
+                workload.machine.settle()
                 workload.measure(column)
             options.seconds = seconds
         for number in range(options.runs):
@@ -66,6 +67,7 @@ def run(workload, options, targets, progress):
                 if number > 0 and column in workload.once:
                     measured[column] = result.rounds[0][column]
                     continue
+                workload.machine.settle()
                 measured[column] = workload.measure(column)
                 figure = workload.metrics[0]
                 progress(f"{workload.name}: round {number + 1}, {column}: "

@@ -32,6 +32,15 @@ u64 load_now_ns(void)
 	return (u64)ts.tv_sec * LC_NS_PER_S + (u64)ts.tv_nsec;
 }
 
+void *load_alloc(size_t nr, size_t size)
+{
+	void *p = calloc(nr, size);
+
+	if (!p)
+		load_die("out of memory");
+	return p;
+}
+
 /* --- what to request --- */
 
 static u64 pick_block(struct load_worker *w, u64 taken)
@@ -101,9 +110,7 @@ static void prepare(struct load *l, u32 nr)
 
 	w->load = l;
 	w->random = shuffle_mix(o->seed * 1000003 + nr);
-	w->slots = calloc(o->depth, sizeof(*w->slots));
-	if (!w->slots)
-		load_die("out of memory");
+	w->slots = load_alloc(o->depth, sizeof(*w->slots));
 	for (u32 i = 0; i < o->depth; i++) {
 		struct load_slot *s = &w->slots[i];
 		u64 x = shuffle_mix(w->random + i);
@@ -130,9 +137,7 @@ static void sort(struct load *l)
 
 	if (!count || count > l->nr_blocks)
 		load_die("--sorted takes a --count of at most %ju", (uintmax_t)l->nr_blocks);
-	l->sorted = calloc(count, sizeof(u64));
-	if (!l->sorted)
-		load_die("out of memory");
+	l->sorted = load_alloc(count, sizeof(u64));
 	for (u64 i = 0; i < count; i++)
 		l->sorted[i] = shuffle_at(&l->shuffle, i);
 	qsort(l->sorted, count, sizeof(u64), ascending);
@@ -142,9 +147,7 @@ static void run(struct load *l)
 {
 	const struct load_options *o = &l->options;
 
-	l->workers = calloc(o->connections, sizeof(*l->workers));
-	if (!l->workers)
-		load_die("out of memory");
+	l->workers = load_alloc(o->connections, sizeof(*l->workers));
 	for (u32 i = 0; i < o->connections; i++) {
 		u64 size;
 

@@ -92,6 +92,8 @@ struct load_engine {
 extern const struct load_engine load_nbd, load_uring, load_loop;
 
 u64 load_now_ns(void);
+/* Like calloc, but never NULL. */
+void *load_alloc(size_t nr, size_t size) __attribute__((returns_nonnull));
 /* Fill in S with the next request to make. False: there is none any more. */
 bool load_next(struct load_worker *w, struct load_slot *s);
 void load_done(struct load_worker *w, struct load_slot *s);
