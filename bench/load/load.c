@@ -32,6 +32,15 @@ u64 load_now_ns(void)
 	return (u64)ts.tv_sec * LC_NS_PER_S + (u64)ts.tv_nsec;
 }
 
+void *load_alloc(size_t nr, size_t size)
+{
+	void *p = calloc(nr, size);
+
+	if (!p)
+		load_die("out of memory");
+	return p;
+}
+
 /* --- what to request --- */
 
 static u64 pick_block(struct load_worker *w, u64 taken)
@@ -40,6 +49,8 @@ static u64 pick_block(struct load_worker *w, u64 taken)
 
 	if (l->options.sequential)
 		return taken % l->nr_blocks;
+	if (l->sorted)
+		return l->sorted[taken];
 	if (l->options.distinct)
 		return shuffle_at(&l->shuffle, taken % l->nr_blocks);
 	return shuffle_mix(w->random++) % l->nr_blocks;
@@ -99,9 +110,7 @@ static void prepare(struct load *l, u32 nr)
 
 	w->load = l;
 	w->random = shuffle_mix(o->seed * 1000003 + nr);
-	w->slots = calloc(o->depth, sizeof(*w->slots));
-	if (!w->slots)
-		load_die("out of memory");
+	w->slots = load_alloc(o->depth, sizeof(*w->slots));
 	for (u32 i = 0; i < o->depth; i++) {
 		struct load_slot *s = &w->slots[i];
 		u64 x = shuffle_mix(w->random + i);
@@ -115,13 +124,30 @@ static void prepare(struct load *l, u32 nr)
 	}
 }
 
+static int ascending(const void *a, const void *b)
+{
+	u64 x = *(const u64 *)a, y = *(const u64 *)b;
+
+	return (x > y) - (x < y);
+}
+
+static void sort(struct load *l)
+{
+	u64 count = l->options.count;
+
+	if (!count || count > l->nr_blocks)
+		load_die("--sorted takes a --count of at most %ju", (uintmax_t)l->nr_blocks);
+	l->sorted = load_alloc(count, sizeof(u64));
+	for (u64 i = 0; i < count; i++)
+		l->sorted[i] = shuffle_at(&l->shuffle, i);
+	qsort(l->sorted, count, sizeof(u64), ascending);
+}
+
 static void run(struct load *l)
 {
 	const struct load_options *o = &l->options;
 
-	l->workers = calloc(o->connections, sizeof(*l->workers));
-	if (!l->workers)
-		load_die("out of memory");
+	l->workers = load_alloc(o->connections, sizeof(*l->workers));
 	for (u32 i = 0; i < o->connections; i++) {
 		u64 size;
 
@@ -135,6 +161,8 @@ static void run(struct load *l)
 		l->nr_blocks = (size - o->start_bytes - o->block_bytes) / o->stride_bytes + 1;
 	}
 	l->shuffle = shuffle_init(l->nr_blocks, o->seed);
+	if (o->sorted)
+		sort(l);
 	pthread_barrier_init(&l->start, NULL, o->connections + 1);
 	for (u32 i = 0; i < o->connections; i++) {
 		if (pthread_create(&l->workers[i].thread, NULL, work, &l->workers[i]))
@@ -210,6 +238,7 @@ static const char help[] =
 	"  --stride=BYTES         from one place to the next (that of --block)\n"
 	"  --sequential           instead of random places\n"
 	"  --distinct             random places, each block once before any comes again\n"
+	"  --sorted               the same, the --count of them in ascending order: one sweep\n"
 	"  --flush-every=N        flush after so many writes (0: never); each of the requests in flight\n"
 	"                         counts for itself: with --depth=16 there are 16 who flush\n"
 	"  --fua                  write with FUA\n"
@@ -239,6 +268,7 @@ int main(int argc, char **argv)
 		{"stride", required_argument, NULL, 'e'},
 		{"sequential", no_argument, NULL, 'q'},
 		{"distinct", no_argument, NULL, 'u'},
+		{"sorted", no_argument, NULL, 'i'},
 		{"flush-every", required_argument, NULL, 'f'},
 		{"fua", no_argument, NULL, 'a'},
 		{"seed", required_argument, NULL, 'r'},
@@ -292,6 +322,9 @@ int main(int argc, char **argv)
 			break;
 		case 'u':
 			o.distinct = true;
+			break;
+		case 'i':
+			o.distinct = o.sorted = true;
 			break;
 		case 'f':
 			o.flush_every = (u32)number("flush-every", optarg, UINT32_MAX);

@@ -40,6 +40,7 @@ struct load_options {
 	u64 stride_bytes; /* from one place to the next */
 	bool sequential;
 	bool distinct;
+	bool sorted;
 	u32 flush_every; /* 0: never */
 	bool fua;
 	double seconds; /* 0: until count */
@@ -75,6 +76,7 @@ struct load {
 	const struct load_engine *engine;
 	u64 nr_blocks;
 	struct shuffle shuffle;
+	u64 *sorted;	   /* block numbers, or NULL */
 	_Atomic u64 taken; /* requests that are not flushes, all workers */
 	u64 stop_ns;
 	pthread_barrier_t start;
@@ -90,6 +92,8 @@ struct load_engine {
 extern const struct load_engine load_nbd, load_uring, load_loop;
 
 u64 load_now_ns(void);
+/* Like calloc, but never NULL. */
+void *load_alloc(size_t nr, size_t size) __attribute__((returns_nonnull));
 /* Fill in S with the next request to make. False: there is none any more. */
 bool load_next(struct load_worker *w, struct load_slot *s);
 void load_done(struct load_worker *w, struct load_slot *s);

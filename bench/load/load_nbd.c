@@ -19,11 +19,9 @@ struct connection {
 
 static u64 open_nbd(struct load_worker *w)
 {
-	struct connection *c = calloc(1, sizeof(*c));
+	struct connection *c = load_alloc(1, sizeof(*c));
 	int64_t size;
 
-	if (!c)
-		load_die("out of memory");
 	w->engine = c;
 	c->nbd = nbd_create();
 	if (!c->nbd || nbd_set_opt_mode(c->nbd, false) < 0 ||
@@ -37,6 +35,7 @@ static u64 open_nbd(struct load_worker *w)
 	return (u64)size;
 }
 
+/* NOLINTNEXTLINE(readability-non-const-parameter): the type is libnbd's */
 static int on_completion(void *slot, int *error)
 {
 	struct load_slot *s = slot;

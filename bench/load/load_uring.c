@@ -21,11 +21,9 @@ struct file {
 u64 load_file_open(struct load_worker *w)
 {
 	const struct load_options *o = &w->load->options;
-	struct file *f = calloc(1, sizeof(*f));
+	struct file *f = load_alloc(1, sizeof(*f));
 	off_t size;
 
-	if (!f)
-		load_die("out of memory");
 	w->engine = f;
 	f->fd = open(o->target, (o->op == LOAD_READ ? O_RDONLY : O_RDWR) | O_DIRECT | O_CLOEXEC);
 	if (f->fd < 0)

@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Reads that the SSD has to answer."""
+
+from bench import load
+from bench.machine import GIB, MIB
+from bench.targets import Logcache, Nbdkit, Path, QemuNbd
+from bench.workload import Goal, Metric, Workload, ratio
+
+READ = 1 * GIB
+# What the log has in its buffers in RAM (64 MiB) shall not be what is read: so much more is written behind it.
+BEHIND = 256 * MIB
+DIRECT = "fio O_DIRECT"
+OWN_DIRECT = "nbd-load O_DIRECT"
+
+
+class Hits(Workload):
+    name = "read-16"
+    title = "Random 4 KiB reads from the SSD, depth 16"
+    external = True
+    references = (DIRECT, OWN_DIRECT)
+    metrics = (
+        Metric("per_second", "reads per second", better="more"),
+        Metric("cpu_us", "server CPU, seconds per million", digits=2, better="less"),
+        Metric("p99_us", "99 % within, µs"),
+        Metric("buffer_share", "share of blocks found in RAM buffers", digits=3),
+    )
+    goals = (
+        Goal("at least qemu-nbd --cache=none --aio=io_uring on the same SSD",
+             ratio("per_second", "logcache", "qemu-nbd"), at_least=1.0),
+        Goal("at least 0.7 × fio's own O_DIRECT reads at that depth",
+             ratio("per_second", "logcache", DIRECT), at_least=0.7),
+    )
+
+    def open(self):
+        m = self.machine
+        bare = m.written_file("volume", READ)
+        ours = Logcache(m, m.written_file("cache", 2 * GIB), m.sparse_file("backing", READ + BEHIND),
+                        "format=force", "writeback=off")
+        load.nbd_load(m, ours, "write", count=(READ + BEHIND) // MIB, block=MIB, sequential=True, depth=4)
+        ours.drain()
+        self.targets = {
+            "logcache": ours,
+            "qemu-nbd": QemuNbd(m, bare),
+            DIRECT: Path(bare),
+            OWN_DIRECT: Path(bare),
+            "file": Nbdkit(m, "file", "file", bare, "fadvise=random", "cache=none"),
+        }
+
+    def measure(self, column):
+        target = self.targets[column]
+        if column == DIRECT:
+            return load.fio_direct(self.machine, target.where, "--rw=randread", "--iodepth=16",
+                                   f"--size={READ}", seconds=max(1, round(self.options.seconds)))
+        before = target.status() if isinstance(target, Logcache) else None
+        result = load.nbd_load(self.machine, target, "read", depth=16, size=READ,
+                               seconds=self.options.seconds)
+        if before:
+            result["buffer_share"] = buffer_share(before, target.status())
+        return result
+
+
+def buffer_share(before, after):
+    def found(status):
+        hit = status["blocks"]["read"]["hit"]
+        return sum(hit["buffer"].values()), sum(hit["other"].values())
+
+    (b0, o0), (b1, o1) = found(before), found(after)
+    return (b1 - b0) / max(1, b1 - b0 + o1 - o0)
