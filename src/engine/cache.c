@@ -203,6 +203,8 @@ static void forget_ssd(struct lc_cache *c)
 		c->volumes[i].failing = false;
 	}
 	c->core.stalled_since_ns = 0;
+	if (c->core.ssd)
+		c->core.stats.ssd_errors += lc_store_errors(c->core.ssd);
 	c->core.ssd = NULL;
 	lc_mutex_unlock(&c->core.lock);
 }
