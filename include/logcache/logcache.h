@@ -283,7 +283,7 @@ struct lc_volume_stats {
 	u64 size_bytes;
 	u64 cached_blocks, dirty_blocks, pending_zero_blocks;
 	u64 backing_errors; /* I/O that its backing store failed */
-	bool failing; /* its backing store, when write-back last tried */
+	bool failing;	    /* its backing store, when write-back last tried */
 };
 
 void lc_volume_stats(struct lc_volume *v, struct lc_volume_stats *out);

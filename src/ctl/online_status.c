@@ -65,8 +65,7 @@ static void show_cache(const json_t *st)
 	       number_of(st, "cache.segments.total"),
 	       bytes_text(a, number_of(st, "cache.segment_bytes")),
 	       number_of(st, "cache.segments.dirty"), number_of(st, "cache.segments.open"),
-	       number_of(st, "cache.segments.clean"),
-	       number_of(st, "cache.segments.free"));
+	       number_of(st, "cache.segments.clean"), number_of(st, "cache.segments.free"));
 	printf("dirty      %s of the segments, %s", percent_text(a, st, "cache.dirty_share"),
 	       bytes_text(b, number_of(st, "cache.dirty_bytes")));
 	if (json_is_number(member(st, "writeback.clean_in_seconds")) &&
@@ -84,9 +83,9 @@ static void show_cache(const json_t *st)
 	printf("hits       reads %s, writes %s (of blocks)\n",
 	       percent_text(a, st, "blocks.read_hit_share"),
 	       percent_text(b, st, "blocks.write_hit_share"));
-	printf("log        record %.0f, durable %.0f; %s in %.0f records", number_of(st, "cache.seq"),
-	       number_of(st, "cache.durable_seq"), bytes_text(a, number_of(st, "log.bytes")),
-	       number_of(st, "log.records"));
+	printf("log        record %.0f, durable %.0f; %s in %.0f records",
+	       number_of(st, "cache.seq"), number_of(st, "cache.durable_seq"),
+	       bytes_text(a, number_of(st, "log.bytes")), number_of(st, "log.records"));
 	if (json_is_number(member(st, "log.write_amplification")))
 		printf(", %.2f times the writes", number_of(st, "log.write_amplification"));
 	printf("\nflushes    %.0f of clients, %.0f of the cache device",

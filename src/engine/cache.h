@@ -30,7 +30,7 @@ struct lc_cache {
 	bool interrupted;	   /* guarded by the engine mutex: end what takes long */
 	/* Guarded by the engine mutex: holding writers (attach.c). */
 	u64 hold_began_ns; /* 0: they are not held */
-	u64 held_ns;	   /* the longest time at a stretch, of the present or last attach or detach */
+	u64 held_ns; /* the longest time at a stretch, of the present or last attach or detach */
 };
 
 /* --- bind.c --- */

@@ -16,9 +16,9 @@
 struct piece {
 	u32 slot; /* 0: not in the cache */
 	u32 crc;
-	u8 needed;  /* sectors that the client wants */
-	u8 cached;  /* sectors that the slot has */
-	bool zeros; /* the other ones read as zeros: the backing store does not know it yet */
+	u8 needed;   /* sectors that the client wants */
+	u8 cached;   /* sectors that the slot has */
+	bool zeros;  /* the other ones read as zeros: the backing store does not know it yet */
 	bool failed; /* it cannot be read, or */
 	bool wrong;  /* its crc is wrong */
 	enum lc_pin pin;
