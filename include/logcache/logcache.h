@@ -224,10 +224,13 @@ bool lc_volume_can_fast_zero(const struct lc_volume *v);
 #define LC_NR_KINDS 16u
 
 struct lc_stats {
-	/* clients: requests, bytes, and blocks by kind */
+	/*
+	 * Clients: blocks by kind, requests and bytes. What each request counts comes first and is dense: aligned to a cache
+	 * line, a read touches the first and third one, a write the second and third one.
+	 */
+	u64 blocks[LC_NR_KINDS];
 	u64 reads, read_bytes, writes, write_bytes, flushes;
 	u64 zeros, zero_bytes, trims, trim_bytes;
-	u64 blocks[LC_NR_KINDS];
 	/* the log */
 	u64 records, segments, log_bytes, commits;
 	/* write-back */
@@ -236,13 +239,16 @@ struct lc_stats {
 	u64 writeback_blocks, writeback_ios, backing_flushes, superseded_blocks;
 	u64 zeroed_blocks; /* on the backing stores */
 	u64 writeback_ns;  /* spent in sweeps */
-	/* trouble */
+	/* trouble: I/O that stores failed (of all backing stores together), and what was wrong without an error */
 	u64 ssd_errors, backing_errors, crc_errors, lost_blocks;
-	/* state now; all but the first are 0 without a cache */
+	/* state now; all but the first two are 0 without a cache */
 	enum lc_cache_state state;
+	u64 held_ns; /* so long writers were held at a stretch for the present or last attach or detach */
 	u64 head_id, tail_id, durable_id; /* segments: the newest, written back, durable */
 	u64 seq, durable_seq, epoch;
-	u64 nr_segments, dirty_segments, dirty_blocks, cached_blocks, capacity_blocks;
+	/* free + clean + dirty = all, of one moment; open: 1 if the head, which is dirty, still takes records */
+	u64 nr_segments, free_segments, clean_segments, dirty_segments, open_segments;
+	u64 dirty_blocks, cached_blocks, capacity_blocks;
 	u64 pending_zero_blocks; /* to be zeroed on the backing stores */
 	u64 memory_bytes;	 /* index, tables and buffers */
 	u32 segment_bytes;
@@ -280,7 +286,8 @@ void lc_cache_latencies(struct lc_cache *c, struct lc_latencies *out);
 struct lc_volume_stats {
 	u64 size_bytes;
 	u64 cached_blocks, dirty_blocks, pending_zero_blocks;
-	bool failing; /* its backing store, when write-back last tried */
+	u64 backing_errors; /* I/O that its backing store failed */
+	bool failing;	    /* its backing store, when write-back last tried */
 };
 
 void lc_volume_stats(struct lc_volume *v, struct lc_volume_stats *out);

@@ -93,11 +93,37 @@ struct lc_store {
 	 * can_punch: it gives it back.
 	 */
 	bool can_zero, can_punch;
+	u64 errors; /* lc_store_errors */
 };
 
 struct lc_queue {
 	const struct lc_queue_ops *ops;
+	struct lc_store *store; /* whose I/O it does */
 };
+
+/*
+ * --- counting what fails: here, so that nothing is missed; it costs nothing while all is well ---
+ *
+ * Reads, writes and flushes, synchronous or through a queue. Not zero and extent: who asks for those does without.
+ */
+
+static inline int lc_store_count(struct lc_store *s, int err)
+{
+	if (err)
+		__atomic_fetch_add(&s->errors, 1, __ATOMIC_RELAXED);
+	return err;
+}
+
+/* How many I/Os failed since the store was opened, or since the reset; any thread. */
+static inline u64 lc_store_errors(const struct lc_store *s)
+{
+	return __atomic_load_n(&s->errors, __ATOMIC_RELAXED);
+}
+
+static inline void lc_store_reset_errors(struct lc_store *s)
+{
+	__atomic_store_n(&s->errors, 0, __ATOMIC_RELAXED);
+}
 
 /* --- synchronous, from any thread; 0 or -errno --- */
 
@@ -117,18 +143,18 @@ static inline void lc_store_check(const struct lc_store *s, const void *buf, u32
 static inline int lc_store_read(struct lc_store *s, void *buf, u32 len_bytes, u64 offset_bytes)
 {
 	lc_store_check(s, buf, len_bytes, offset_bytes);
-	return s->ops->read(s, buf, len_bytes, offset_bytes);
+	return lc_store_count(s, s->ops->read(s, buf, len_bytes, offset_bytes));
 }
 
 static inline int lc_store_write(struct lc_store *s, const void *buf, u32 len_bytes, u64 offset_bytes)
 {
 	lc_store_check(s, buf, len_bytes, offset_bytes);
-	return s->ops->write(s, buf, len_bytes, offset_bytes);
+	return lc_store_count(s, s->ops->write(s, buf, len_bytes, offset_bytes));
 }
 
 static inline int lc_store_flush(struct lc_store *s)
 {
-	return s->ops->flush(s);
+	return lc_store_count(s, s->ops->flush(s));
 }
 
 /*
@@ -195,7 +221,11 @@ static inline void lc_store_close(struct lc_store *s)
 static inline int lc_queue_open(struct lc_store *s, unsigned depth, const struct lc_area *areas,
 				unsigned nr_areas, struct lc_queue **out, struct lc_error *err)
 {
-	return s->ops->queue_open(s, depth, areas, nr_areas, out, err);
+	int ret = s->ops->queue_open(s, depth, areas, nr_areas, out, err);
+
+	if (!ret)
+		(*out)->store = s;
+	return ret;
 }
 
 /* Stage IO. Never fails: what cannot be done completes with an error. */
@@ -217,7 +247,11 @@ static inline void lc_queue_start(struct lc_queue *q)
  */
 static inline struct lc_io *lc_queue_wait(struct lc_queue *q, u64 deadline_ns)
 {
-	return q->ops->wait(q, deadline_ns);
+	struct lc_io *done = q->ops->wait(q, deadline_ns);
+
+	for (const struct lc_io *io = done; io; io = io->next)
+		(void)lc_store_count(q->store, io->result); /* the owner looks at it */
+	return done;
 }
 
 /*

@@ -334,13 +334,18 @@ static void go_on(struct work *work, bool stopping)
 
 static void suspend(struct exchange *x)
 {
+	int rc;
+
 	x->progress = WAITING;
 	x->work.run = go_on;
 	x->peer->suspended = true;
 	MHD_suspend_connection(x->connection);
-	if (worker_do(x->http->worker, &x->work))
+	rc = worker_do(x->http->worker, &x->work);
+	if (rc == 0)
 		return;
-	exchange_error(x, MHD_HTTP_SERVICE_UNAVAILABLE, "the server is shutting down");
+	exchange_error(x, MHD_HTTP_SERVICE_UNAVAILABLE, "%s",
+		       rc == -EAGAIN ? "too many requests wait for a disk already" :
+				       "the server is shutting down");
 	MHD_resume_connection(x->connection);
 }
 

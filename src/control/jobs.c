@@ -64,6 +64,7 @@ static void job_thread(void *arg)
 {
 	struct jobs *j = arg;
 	struct lc_error err = {""};
+	struct lc_stats st;
 	struct job job;
 	int rc;
 
@@ -77,7 +78,9 @@ static void job_thread(void *arg)
 	else
 		lc_log(LC_LOG_INFO, "%s done: %s", kinds[job.kind], job.path);
 
+	lc_cache_stats(j->config->cache, &st);
 	lc_mutex_lock(&j->lock);
+	job.held_ns = st.held_ns;
 	/* After a detach that failed it stays. */
 	if (!lc_cache_has_ssd(j->config->cache))
 		j->cache_path[0] = '\0';
@@ -231,6 +234,8 @@ static json_t *describe(struct jobs *j, const struct job *job)
 			json_object_set_new(o, "segments_left",
 					    json_number_of(running ? left(j, job) : 0));
 	}
+	if (job->kind != JOB_DRAIN && !running)
+		json_object_set_new(o, "held_ms", json_real(job->held_ns / 1e6));
 	if (job->state == JOB_FAILED)
 		json_object_set_new(o, "error", json_text(job->error));
 	return o;

@@ -24,6 +24,7 @@ struct job {
 	enum job_state state;
 	int64_t started_s; /* of the wall clock */
 	u64 began_ns, ended_ns;
+	u64 held_ns; /* attach, detach, when it has ended: writers were held for so long at a stretch */
 	/* What has to be written back: from the segment behind FROM_ID up to UPTO_ID; equal: nothing. */
 	u64 from_id, upto_id;
 	char path[PATH_MAX]; /* attach, and of the cache that is drained or detached */

@@ -174,18 +174,14 @@ static void state(FILE *f, const struct lc_stats *st)
 		labelled(f, "cache_state", "state", states[i], i == st->state);
 }
 
-static void ring(FILE *f, struct control *c, const struct lc_stats *st)
+static void segments(FILE *f, const struct lc_stats *st)
 {
-	struct ring_view *v = malloc(sizeof *v);
-
-	if (!v)
-		return;
-	ring_view(c, st, v);
 	head(f, "segments", "gauge", "Segments of the cache device.");
-	labelled(f, "segments", "state", "free", v->free_segments);
-	labelled(f, "segments", "state", "clean", v->clean_segments);
+	labelled(f, "segments", "state", "free", st->free_segments);
+	labelled(f, "segments", "state", "clean", st->clean_segments);
 	labelled(f, "segments", "state", "dirty", st->dirty_segments);
-	free(v);
+	gauge(f, "open_segments", "Of the dirty segments, those that still take records.",
+	      st->open_segments);
 }
 
 static void cache(FILE *f, const struct lc_stats *st)
@@ -195,6 +191,8 @@ static void cache(FILE *f, const struct lc_stats *st)
 	gauge(f, "tail_segment_id", "The newest segment that is written back as a whole.",
 	      st->tail_id);
 	gauge(f, "durable_segment_id", "The newest segment that is durable.", st->durable_id);
+	gauge(f, "seq", "The newest record of the log.", st->seq);
+	gauge(f, "durable_seq", "The newest record that is durable.", st->durable_seq);
 	one(f, "dirty_ratio", "gauge", "Share of the segments that is dirty.",
 	    st->nr_segments ? (double)st->dirty_segments / st->nr_segments : 0);
 	gauge(f, "capacity_bytes", "What the cache can hold.", st->capacity_blocks * LC_BLOCK);
@@ -212,10 +210,10 @@ static void cache(FILE *f, const struct lc_stats *st)
 	gauge(f, "memory_bytes", "Memory for index, tables and buffers.", st->memory_bytes);
 }
 
-static void volume_series(FILE *f, struct control *c, const char *name, const char *help,
-			  u64 (*value)(const struct lc_volume_stats *st))
+static void volume_series(FILE *f, struct control *c, const char *name, const char *type,
+			  const char *help, u64 (*value)(const struct lc_volume_stats *st))
 {
-	head(f, name, "gauge", help);
+	head(f, name, type, help);
 	for (unsigned i = 0; i < c->config.nr_volumes; i++) {
 		struct lc_volume *v = lc_cache_volume(c->config.cache, i);
 		struct lc_volume_stats st;
@@ -242,6 +240,16 @@ static u64 dirty_of(const struct lc_volume_stats *st)
 	return st->dirty_blocks * LC_BLOCK;
 }
 
+static u64 pending_of(const struct lc_volume_stats *st)
+{
+	return st->pending_zero_blocks * LC_BLOCK;
+}
+
+static u64 errors_of(const struct lc_volume_stats *st)
+{
+	return st->backing_errors;
+}
+
 static u64 failing_of(const struct lc_volume_stats *st)
 {
 	return st->failing;
@@ -249,11 +257,16 @@ static u64 failing_of(const struct lc_volume_stats *st)
 
 static void volumes(FILE *f, struct control *c)
 {
-	volume_series(f, c, "volume_size_bytes", "Size of the volume.", size_of);
-	volume_series(f, c, "volume_cached_bytes", "What the cache holds of the volume.", cached_of);
-	volume_series(f, c, "volume_dirty_bytes", "What its backing store does not have yet.",
-		      dirty_of);
-	volume_series(f, c, "volume_failing", "1: its backing store fails.", failing_of);
+	volume_series(f, c, "volume_size_bytes", "gauge", "Size of the volume.", size_of);
+	volume_series(f, c, "volume_cached_bytes", "gauge", "What the cache holds of the volume.",
+		      cached_of);
+	volume_series(f, c, "volume_dirty_bytes", "gauge",
+		      "What its backing store does not have yet.", dirty_of);
+	volume_series(f, c, "volume_pending_zero_bytes", "gauge",
+		      "What is still to be zeroed on its backing store.", pending_of);
+	volume_series(f, c, "volume_errors_total", "counter", "I/O that its backing store failed.",
+		      errors_of);
+	volume_series(f, c, "volume_failing", "gauge", "1: its backing store fails.", failing_of);
 }
 
 void metrics_get(struct exchange *x)
@@ -268,10 +281,11 @@ void metrics_get(struct exchange *x)
 		lc_cache_stats(c->config.cache, &st);
 		head(f, "info", "gauge", "Always 1.");
 		labelled(f, "info", "version", c->config.version, 1);
+		gauge(f, "resident_bytes", "Physical memory of the whole process.", resident_bytes());
 		one(f, "start_time_seconds", "gauge", "When the server was started, since 1970.",
 		    c->started_s);
 		state(f, &st);
-		ring(f, c, &st);
+		segments(f, &st);
 		cache(f, &st);
 		volumes(f, c);
 		clients(f, &st);

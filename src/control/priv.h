@@ -46,17 +46,7 @@ void settings_patch(struct exchange *x);
 /* {"key": value, ...}, for the status. */
 json_t *settings_values(struct control *c);
 
-/* --- the ring --- */
-
-#define RING_CELLS_MAX 4096u
-
-/* Counted over the picture of the ring that the engine gives, which is exact up to RING_CELLS_MAX segments. */
-struct ring_view {
-	u32 nr_cells; /* 0: no cache */
-	u64 free_segments, clean_segments;
-	u8 cells[RING_CELLS_MAX]; /* enum lc_place_state */
-};
-
-void ring_view(struct control *c, const struct lc_stats *st, struct ring_view *v);
+/* Physical memory of the whole process; 0 if the system does not tell. */
+u64 resident_bytes(void);
 
 #endif

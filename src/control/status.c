@@ -4,7 +4,7 @@
  * each field.
  */
 #include <microhttpd.h>
-#include <stdlib.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -21,24 +21,19 @@ static json_t *ratio(double part, double whole)
 	return whole > 0 ? json_real(part / whole) : json_null();
 }
 
-/* --- the ring --- */
-
-void ring_view(struct control *c, const struct lc_stats *st, struct ring_view *v)
+u64 resident_bytes(void)
 {
-	u64 free = 0;
+	unsigned long long pages = 0;
+	FILE *f = fopen("/proc/self/statm", "re");
 
-	v->nr_cells = lc_cache_map(c->config.cache, v->cells, RING_CELLS_MAX);
-	v->free_segments = v->clean_segments = 0;
-	if (!v->nr_cells || !st->nr_segments)
-		return;
-	for (u32 i = 0; i < v->nr_cells; i++)
-		free += v->cells[i] == LC_PLACE_FREE;
-	v->free_segments = st->nr_segments * free / v->nr_cells;
-	/* The map is a moment younger than the counters. */
-	if (v->free_segments + st->dirty_segments > st->nr_segments)
-		v->free_segments = st->nr_segments - st->dirty_segments;
-	v->clean_segments = st->nr_segments - st->dirty_segments - v->free_segments;
+	if (f && fscanf(f, "%*u %llu", &pages) != 1)
+		pages = 0;
+	if (f)
+		fclose(f);
+	return pages * sysconf(_SC_PAGESIZE);
 }
+
+/* --- the ring --- */
 
 /* In which cell of NR is segment ID? */
 static u32 cell_of(const struct lc_stats *st, u64 id, u32 nr)
@@ -46,45 +41,34 @@ static u32 cell_of(const struct lc_stats *st, u64 id, u32 nr)
 	return id ? (id - 1) % st->nr_segments * nr / st->nr_segments : 0;
 }
 
-/* One character for each cell; several of the view's cells are the "worst" of them. */
-static json_t *map(const struct ring_view *v, u32 nr)
+static json_t *map(const u8 *cells, u32 nr)
 {
 	static const char letters[] =
 		{[LC_PLACE_FREE] = '.', [LC_PLACE_CLEAN] = '-', [LC_PLACE_DIRTY] = '#', [LC_PLACE_HEAD] = 'H'};
 	char text[MAP_CELLS_MAX];
 
-	for (u32 i = 0; i < nr; i++) {
-		u8 worst = LC_PLACE_FREE;
-
-		for (u32 k = v->nr_cells * i / nr; k < v->nr_cells * (i + 1) / nr; k++)
-			if (v->cells[k] > worst)
-				worst = v->cells[k];
-		text[i] = letters[worst];
-	}
+	for (u32 i = 0; i < nr; i++)
+		text[i] = letters[cells[i]];
 	return json_stringn(text, nr);
 }
 
 static json_t *segments(struct control *c, const struct lc_stats *st)
 {
-	struct ring_view *v = malloc(sizeof *v);
+	u8 cells[MAP_CELLS_MAX];
+	u32 nr = lc_cache_map(c->config.cache, cells, MAP_CELLS_MAX);
 	json_t *o = json_object();
-	u32 nr;
 
-	if (!v)
-		return o;
-	ring_view(c, st, v);
-	nr = v->nr_cells < MAP_CELLS_MAX ? v->nr_cells : MAP_CELLS_MAX;
 	json_object_set_new(o, "total", json_number_of(st->nr_segments));
-	json_object_set_new(o, "free", json_number_of(v->free_segments));
-	json_object_set_new(o, "clean", json_number_of(v->clean_segments));
+	json_object_set_new(o, "free", json_number_of(st->free_segments));
+	json_object_set_new(o, "clean", json_number_of(st->clean_segments));
 	json_object_set_new(o, "dirty", json_number_of(st->dirty_segments));
+	json_object_set_new(o, "open", json_number_of(st->open_segments));
 	json_object_set_new(o, "head_id", json_number_of(st->head_id));
 	json_object_set_new(o, "durable_id", json_number_of(st->durable_id));
 	json_object_set_new(o, "tail_id", json_number_of(st->tail_id));
-	json_object_set_new(o, "map", map(v, nr));
+	json_object_set_new(o, "map", map(cells, nr));
 	json_object_set_new(o, "map_head", json_number_of(cell_of(st, st->head_id, nr)));
 	json_object_set_new(o, "map_tail", json_number_of(cell_of(st, st->tail_id, nr)));
-	free(v);
 	return o;
 }
 
@@ -258,13 +242,14 @@ static json_t *volume(struct control *c, unsigned i)
 	struct lc_volume_stats st;
 
 	lc_volume_stats(v, &st);
-	return json_pack("{s:o, s:o, s:I, s:I, s:I, s:I, s:I, s:b}", "name",
+	return json_pack("{s:o, s:o, s:I, s:I, s:I, s:I, s:I, s:I, s:b}", "name",
 			 json_text(lc_volume_name(v)), "backing",
 			 json_text(lc_volume_backing_name(v)), "size_bytes",
 			 (json_int_t)st.size_bytes, "cached_blocks", (json_int_t)st.cached_blocks,
 			 "dirty_blocks", (json_int_t)st.dirty_blocks, "dirty_bytes",
 			 (json_int_t)(st.dirty_blocks * LC_BLOCK), "pending_zero_blocks",
-			 (json_int_t)st.pending_zero_blocks, "failing", st.failing);
+			 (json_int_t)st.pending_zero_blocks, "errors",
+			 (json_int_t)st.backing_errors, "failing", st.failing);
 }
 
 static json_t *volumes(struct control *c)
@@ -298,9 +283,10 @@ void volume_get(struct exchange *x)
 
 static json_t *server(struct control *c)
 {
-	return json_pack("{s:s, s:I, s:o, s:f}", "version", c->config.version, "pid",
+	return json_pack("{s:s, s:I, s:o, s:f, s:I}", "version", c->config.version, "pid",
 			 (json_int_t)getpid(), "started", json_wall_time(c->started_s),
-			 "uptime_seconds", (lc_now_ns() - c->started_ns) / 1e9);
+			 "uptime_seconds", (lc_now_ns() - c->started_ns) / 1e9, "resident_bytes",
+			 (json_int_t)resident_bytes());
 }
 
 /* ?buckets=1: with the histograms. */

@@ -21,6 +21,7 @@ static void worker_thread(void *arg)
 		lc_mutex_unlock(&w->lock);
 		work->run(work, stopping);
 		lc_mutex_lock(&w->lock);
+		w->nr--;
 	}
 	lc_mutex_unlock(&w->lock);
 }
@@ -38,20 +39,24 @@ int worker_start(struct worker *w)
 	return rc;
 }
 
-bool worker_do(struct worker *w, struct work *work)
+int worker_do(struct worker *w, struct work *work)
 {
-	bool stopped;
+	int rc = 0;
 
 	lc_mutex_lock(&w->lock);
-	stopped = w->stop;
-	if (!stopped) {
+	if (w->stop) {
+		rc = -ESHUTDOWN;
+	} else if (w->nr == WORKER_QUEUE_MAX) {
+		rc = -EAGAIN;
+	} else {
+		w->nr++;
 		work->next = NULL;
 		*w->last = work;
 		w->last = &work->next;
 		lc_cond_signal(&w->wake);
 	}
 	lc_mutex_unlock(&w->lock);
-	return !stopped;
+	return rc;
 }
 
 void worker_stop(struct worker *w)

@@ -3,12 +3,15 @@
  * worker.h - what a request asks for and may have to wait for a disk: done by one thread, in order, while the
  * connection is suspended.
  *
- * There cannot be more of it than there are connections, so the queue needs no limit of its own.
+ * On a disk that hangs all of it waits. So there is never more than WORKER_QUEUE_MAX, a fraction of the connections that
+ * there may be: the others are for those who want to see what is the matter.
  */
 #ifndef LC_CONTROL_WORKER_H
 #define LC_CONTROL_WORKER_H
 
 #include "logcache/rt.h"
+
+#define WORKER_QUEUE_MAX 16u
 
 /* A piece of work; lives in whatever asks for it. */
 struct work {
@@ -22,12 +25,13 @@ struct worker {
 	struct lc_cond wake;
 	struct lc_thread thread;
 	struct work *first, **last; /* guarded by lock */
-	bool stop;		    /* guarded by lock */
+	u32 nr;	   /* guarded by lock: in the queue, and the one that is being done */
+	bool stop; /* guarded by lock */
 };
 
 int worker_start(struct worker *w); /* 0 or -errno */
-/* False: the worker has been stopped, and WORK is not touched. */
-bool worker_do(struct worker *w, struct work *work);
+/* 0; or WORK is not touched: -ESHUTDOWN: the worker has been stopped; -EAGAIN: too much waits already. */
+int worker_do(struct worker *w, struct work *work);
 /* Finish what is being done, refuse the rest, join. worker_do() may still be called. */
 void worker_stop(struct worker *w);
 void worker_destroy(struct worker *w);

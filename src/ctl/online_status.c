@@ -24,11 +24,12 @@ static const char *percent_text(char text[TEXT_BYTES], const json_t *o, const ch
 
 static void show_server(const json_t *st)
 {
-	char uptime[TEXT_BYTES];
+	char uptime[TEXT_BYTES], memory[TEXT_BYTES];
 
-	printf("server     logcache %s, process %.0f, up %s\n", text_of(st, "server.version"),
-	       number_of(st, "server.pid"),
-	       duration_text(uptime, number_of(st, "server.uptime_seconds")));
+	printf("server     logcache %s, process %.0f, up %s, %s of RAM\n",
+	       text_of(st, "server.version"), number_of(st, "server.pid"),
+	       duration_text(uptime, number_of(st, "server.uptime_seconds")),
+	       bytes_text(memory, number_of(st, "server.resident_bytes")));
 }
 
 static void show_map(const json_t *st)
@@ -56,18 +57,25 @@ static void show_cache(const json_t *st)
 		return;
 	}
 	printf("cache      %s, %s\n", text_of(st, "cache.path"), text_of(st, "state"));
-	printf("segments   %.0f of %s: %.0f dirty, %.0f clean, %.0f free\n",
+	printf("epoch      %.0f, begun after a %s", number_of(st, "cache.epoch"),
+	       json_is_true(member(st, "cache.was_clean")) ? "clean shutdown" : "crash");
+	if (number_of(st, "cache.recovered_records") > 0)
+		printf(" with %.0f unwritten records", number_of(st, "cache.recovered_records"));
+	printf("\nsegments   %.0f of %s: %.0f dirty (%.0f open), %.0f clean, %.0f free\n",
 	       number_of(st, "cache.segments.total"),
 	       bytes_text(a, number_of(st, "cache.segment_bytes")),
-	       number_of(st, "cache.segments.dirty"), number_of(st, "cache.segments.clean"),
-	       number_of(st, "cache.segments.free"));
+	       number_of(st, "cache.segments.dirty"), number_of(st, "cache.segments.open"),
+	       number_of(st, "cache.segments.clean"), number_of(st, "cache.segments.free"));
 	printf("dirty      %s of the segments, %s", percent_text(a, st, "cache.dirty_share"),
 	       bytes_text(b, number_of(st, "cache.dirty_bytes")));
 	if (json_is_number(member(st, "writeback.clean_in_seconds")) &&
 	    number_of(st, "cache.dirty_bytes") > 0)
 		printf("; clean in %s at the usual rate",
 		       duration_text(c, number_of(st, "writeback.clean_in_seconds")));
-	printf("\nfilled     %.1f %% of %s; %s of RAM\n",
+	if (number_of(st, "cache.pending_zero_blocks") > 0)
+		printf("; %s to be zeroed",
+		       bytes_text(a, number_of(st, "cache.pending_zero_blocks") * LC_BLOCK));
+	printf("\nfilled     %.1f %% of %s; index and buffers take %s of RAM\n",
 	       capacity > 0 ? number_of(st, "cache.cached_blocks") / capacity * 100 : 0,
 	       bytes_text(a, capacity * LC_BLOCK),
 	       bytes_text(b, number_of(st, "cache.memory_bytes")));
@@ -75,9 +83,16 @@ static void show_cache(const json_t *st)
 	printf("hits       reads %s, writes %s (of blocks)\n",
 	       percent_text(a, st, "blocks.read_hit_share"),
 	       percent_text(b, st, "blocks.write_hit_share"));
-	printf("log        %s in %.0f records, %.0f commits; %.2f bytes for each byte written\n",
-	       bytes_text(a, number_of(st, "log.bytes")), number_of(st, "log.records"),
-	       number_of(st, "log.commits"), number_of(st, "log.write_amplification"));
+	printf("log        record %.0f, durable %.0f; %s in %.0f records",
+	       number_of(st, "cache.seq"), number_of(st, "cache.durable_seq"),
+	       bytes_text(a, number_of(st, "log.bytes")), number_of(st, "log.records"));
+	if (json_is_number(member(st, "log.write_amplification")))
+		printf(", %.2f times the writes", number_of(st, "log.write_amplification"));
+	printf("\nflushes    %.0f of clients, %.0f of the cache device",
+	       number_of(st, "clients.flushes"), number_of(st, "log.commits"));
+	if (json_is_number(member(st, "log.flushes_per_commit")))
+		printf(" (%.1f for each)", number_of(st, "log.flushes_per_commit"));
+	printf("\n");
 	printf("write-back %s/s in %.0f sweeps of %s; %.1f blocks a write\n",
 	       bytes_text(a, number_of(st, "writeback.bytes_per_second")),
 	       number_of(st, "writeback.sweeps"),

@@ -218,6 +218,10 @@ int command_top(int argc, char **argv)
 	noecho();
 	keypad(stdscr, TRUE);
 	curs_set(0);
+	if (has_colors() && start_color() == OK && use_default_colors() == OK) {
+		init_pair(TOP_DIRTY, COLOR_YELLOW, -1);
+		init_pair(TOP_CLEAN, COLOR_GREEN, -1);
+	}
 	go_on(socket, interval_s);
 	endwin();
 	delscreen(screen);

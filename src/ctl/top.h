@@ -37,6 +37,9 @@ struct top_view {
 	double writeback_bytes_per_second, log_bytes_per_second;
 };
 
+/* Pairs of colours, if the terminal has any. */
+enum { TOP_DIRTY = 1, TOP_CLEAN = 2 };
+
 /* Draw it on the whole screen, whatever its size. */
 void top_draw(const struct top_view *v);
 

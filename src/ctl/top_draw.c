@@ -48,10 +48,9 @@ static void draw_head(const struct top_view *v, int *y)
 {
 	char uptime[TEXT_BYTES];
 
-	attron(A_REVERSE);
 	line(y, "logcache %-6s %-38.38s up %-13s q quits", text_of(v->status, "server.version"),
 	     v->socket, duration_text(uptime, number_of(v->status, "server.uptime_seconds")));
-	attroff(A_REVERSE);
+	mvchgat(*y - 1, 0, -1, A_REVERSE, 0, NULL);
 }
 
 static void draw_cache(const struct top_view *v, int *y)
@@ -61,6 +60,7 @@ static void draw_cache(const struct top_view *v, int *y)
 	double capacity = number_of(st, "cache.capacity_blocks");
 	double filled = capacity > 0 ? number_of(st, "cache.cached_blocks") / capacity : 0;
 	double moves = v->dirty_bytes_per_second, dirty = number_of(st, "cache.dirty_bytes");
+	bool falls = moves < 0 && dirty >= -moves; /* for another second at least */
 
 	if (!json_is_object(json_object_get(st, "cache"))) {
 		line(y, "cache   %s", text_of(st, "state"));
@@ -76,8 +76,8 @@ static void draw_cache(const struct top_view *v, int *y)
 	line(y, "filled  [%s] %5.1f %%  of %s", bar_text(bar, filled), filled * 100,
 	     bytes_text(a, capacity * LC_BLOCK));
 	line(y, "write-back %s/s%s%s; %.1f blocks a write; log %s/s",
-	     bytes_text(a, v->writeback_bytes_per_second), moves < -1 ? ", clean in " : "",
-	     moves < -1 ? duration_text(b, dirty / -moves) : "",
+	     bytes_text(a, v->writeback_bytes_per_second), falls ? ", clean in " : "",
+	     falls ? duration_text(b, dirty / -moves) : "",
 	     number_of(st, "writeback.blocks_per_io"), bytes_text(c, v->log_bytes_per_second));
 }
 
@@ -129,11 +129,26 @@ static void draw_trouble(const struct top_view *v, int *y)
 		     number_of(e, "backing"), number_of(e, "crc"), number_of(e, "lost_blocks"));
 		attroff(A_BOLD);
 	}
+	if (number_of(e, "failing_volumes") > 0 || number_of(st, "cache.waiting_writers") > 0)
+		line(y, "waiting %.0f writers for space in the log; backing stores that fail: %.0f",
+		     number_of(st, "cache.waiting_writers"), number_of(e, "failing_volumes"));
 	if (strcmp(text_of(job, "state"), "running") == 0)
 		line(y, "job     %s, %.0f of %.0f segments left", text_of(job, "kind"),
 		     number_of(job, "segments_left"), number_of(job, "segments"));
 	else if (strcmp(text_of(job, "state"), "failed") == 0)
 		line(y, "job     %s failed: %s", text_of(job, "kind"), text_of(job, "error"));
+}
+
+/* How a cell of the ring looks, with colours where the terminal has them. */
+static chtype cell(char letter, bool is_tail)
+{
+	if (letter == 'H')
+		return 'H' | A_REVERSE;
+	if (is_tail)
+		return 'T' | A_BOLD;
+	return (chtype)(unsigned char)letter | (letter == '#' ? COLOR_PAIR(TOP_DIRTY) :
+						letter == '-' ? COLOR_PAIR(TOP_CLEAN) :
+								0);
 }
 
 /* The places of the ring in rows, the tail among them: the head chases it. */
@@ -149,14 +164,8 @@ static void draw_ring(const struct top_view *v, int *y)
 	     number_of(v->status, "cache.segments.head_id"),
 	     number_of(v->status, "cache.segments.tail_id"));
 	for (int i = 0; i < n && *y < LINES; i += width, ++*y) {
-		for (int k = i; k < n && k < i + width; k++) {
-			bool is_tail = k == tail && map[k] != 'H';
-
-			mvaddch(*y, k - i,
-				is_tail	      ? 'T' | A_BOLD :
-				map[k] == 'H' ? 'H' | A_REVERSE :
-						(chtype)(unsigned char)map[k]);
-		}
+		for (int k = i; k < n && k < i + width; k++)
+			mvaddch(*y, k - i, cell(map[k], k == tail));
 	}
 }
 

@@ -13,9 +13,14 @@
  * Detaching. Drained while clients go on, then the rest with writers held. Before the first write goes straight, nothing that
  * the SSD holds may ever count again: from_seq of all volumes is behind the last record, durably.
  *
+ * Opening, recovering or formatting, and starting threads come before writers are held. What they wait for when a cache
+ * is attached: the writes that are under way, then one flush of each backing store and the samples that were touched,
+ * both for what has come since the same was done a moment ago, then two writes and flushes of the SSD for each page of
+ * the volume table. That takes some milliseconds, and on a disk that is as slow as its writes are. How long it was,
+ * lc_stats.held_ns tells.
+ *
  * How long writers are held for requests under way and for the last drain is bounded by a share of the clients' patience;
- * whoever cannot make it in that time lets them go and tries again. What comes on top of it is one flush of each
- * backing store (attaching) and some pages of the SSD.
+ * whoever cannot make it in that time lets them go and tries again.
  */
 #include <assert.h>
 #include <string.h>
@@ -24,6 +29,9 @@
 #include "fingerprint.h"
 #include "path.h"
 
+/* Attaching prepares the volumes so often while clients go on, unless it takes no longer than this earlier. */
+#define PREPARES_MAX 6u
+#define PREPARED_NS (20 * LC_NS_PER_MS)
 /* Detaching drains so often while clients go on, unless so little is left earlier, before they have to wait. */
 #define DRAINS_MAX 8u
 #define DRAINED_BLOCKS 256u
@@ -44,8 +52,10 @@ static int begin(struct lc_cache *c, enum lc_cache_state from, enum lc_cache_sta
 
 	lc_mutex_lock(&c->core.lock);
 	state = c->state;
-	if (state == from)
+	if (state == from) {
 		c->state = to;
+		c->held_ns = 0;
+	}
 	lc_mutex_unlock(&c->core.lock);
 	return state == from ? 0 : lc_fail(err, -EBUSY, "%s", what[state]);
 }
@@ -102,11 +112,29 @@ static u64 hold_deadline_ns(struct lc_core *core)
 	return lc_now_ns() + timeout_ms * LC_NS_PER_MS / HOLD_SHARE;
 }
 
+/* From now on writers wait. [lock] */
+static void begin_hold(struct lc_cache *c)
+{
+	c->core.hold = !LC_MUTANT(switch_without_hold);
+	c->hold_began_ns = lc_now_ns();
+}
+
+/* And go on again, if they were held. [lock] */
+static void end_hold(struct lc_cache *c)
+{
+	u64 held_ns = c->hold_began_ns ? lc_now_ns() - c->hold_began_ns : 0;
+
+	if (held_ns > c->held_ns)
+		c->held_ns = held_ns;
+	c->hold_began_ns = 0;
+	c->core.hold = false;
+	lc_cond_broadcast(&c->core.path);
+}
+
 static void release_writers(struct lc_cache *c)
 {
 	lc_mutex_lock(&c->core.lock);
-	c->core.hold = false;
-	lc_cond_broadcast(&c->core.path);
+	end_hold(c);
 	lc_mutex_unlock(&c->core.lock);
 }
 
@@ -116,7 +144,7 @@ static int hold_writers(struct lc_cache *c, u64 deadline_ns)
 	int err = 0;
 
 	lc_mutex_lock(&c->core.lock);
-	c->core.hold = !LC_MUTANT(switch_without_hold);
+	begin_hold(c);
 	while (under_way(c, true, false, true) && c->core.hold && !err) {
 		wait_path(&c->core, deadline_ns);
 		if (c->interrupted)
@@ -157,21 +185,37 @@ static int sample_volume(struct lc_cache *c, struct lc_volume *v, u64 which, voi
 		     0;
 }
 
-/* While clients go on: most of the flushing, and all samples. */
+/* Flush, and take all samples, or those that were touched since they were taken. */
+static int prepare_volume(struct lc_cache *c, struct lc_volume *v, bool first, void *scratch,
+			  struct lc_error *err)
+{
+	u64 which;
+	int ret;
+
+	lc_mutex_lock(&c->core.lock);
+	which = first ? ~0ull : v->touched;
+	v->sampling = true;
+	v->touched = 0;
+	lc_mutex_unlock(&c->core.lock);
+	ret = flush_volume(c, v, err);
+	return ret ? ret : sample_volume(c, v, which, scratch, err);
+}
+
+/*
+ * While clients go on, as much as can be done of what writers would have to wait for: again until a turn is short,
+ * and little has come meanwhile.
+ */
 static int prepare_volumes(struct lc_cache *c, void *scratch, struct lc_error *err)
 {
+	u64 began_ns;
 	int ret = 0;
 
-	for (unsigned i = 0; i < c->nr_volumes && !ret; i++) {
-		struct lc_volume *v = &c->volumes[i];
-
-		lc_mutex_lock(&c->core.lock);
-		v->sampling = true;
-		v->touched = 0;
-		lc_mutex_unlock(&c->core.lock);
-		ret = flush_volume(c, v, err);
-		if (!ret)
-			ret = sample_volume(c, v, ~0ull, scratch, err);
+	for (u32 turn = 0; turn < PREPARES_MAX && !ret; turn++) {
+		began_ns = lc_now_ns();
+		for (unsigned i = 0; i < c->nr_volumes && !ret; i++)
+			ret = prepare_volume(c, &c->volumes[i], turn == 0, scratch, err);
+		if (turn > 0 && lc_now_ns() - began_ns <= PREPARED_NS)
+			break;
 	}
 	return ret;
 }
@@ -255,7 +299,9 @@ static int attach(struct lc_cache *c, struct lc_store *ssd, void *scratch, struc
 {
 	int ret;
 
+	lc_mutex_lock(&c->core.lock); /* somebody may be looking at it */
 	c->core.ssd = ssd;
+	lc_mutex_unlock(&c->core.lock);
 	ret = lc_ssd_open(c, true, err);
 	if (ret)
 		return ret;
@@ -270,10 +316,9 @@ static int attach(struct lc_cache *c, struct lc_store *ssd, void *scratch, struc
 		lc_settings_take_kept(&c->core.settings, &c->core.meta.sb);
 		switch_path(c, &c->log);
 	}
-	c->core.hold = false;
+	end_hold(c);
 	for (unsigned i = 0; i < c->nr_volumes; i++)
 		c->volumes[i].sampling = false;
-	lc_cond_broadcast(&c->core.path);
 	lc_mutex_unlock(&c->core.lock);
 	if (ret)
 		give_up(c);
@@ -426,7 +471,7 @@ int lc_cache_detach(struct lc_cache *c, struct lc_error *err)
 		return ret;
 	}
 	lc_mutex_lock(&core->lock);
-	core->hold = false;
+	end_hold(c);
 	switch_path(c, NULL);
 	while (under_way(c, true, true, false))
 		wait_path(core, LC_FOREVER);

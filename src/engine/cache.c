@@ -205,6 +205,8 @@ static void forget_ssd(struct lc_cache *c)
 		c->volumes[i].retry_ns = c->volumes[i].swept = 0;
 	}
 	c->core.stalled_since_ns = 0;
+	if (c->core.ssd)
+		c->core.stats.ssd_errors += lc_store_errors(c->core.ssd);
 	c->core.ssd = NULL;
 	lc_mutex_unlock(&c->core.lock);
 }

@@ -28,6 +28,9 @@ struct lc_cache {
 	unsigned nr_volumes;
 	enum lc_cache_state state; /* guarded by the engine mutex */
 	bool interrupted;	   /* guarded by the engine mutex: end what takes long */
+	/* Guarded by the engine mutex: holding writers (attach.c). */
+	u64 hold_began_ns; /* 0: they are not held */
+	u64 held_ns; /* the longest time at a stretch, of the present or last attach or detach */
 };
 
 /* --- bind.c --- */

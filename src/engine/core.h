@@ -22,28 +22,35 @@
 #include "pace.h"
 #include "segment.h"
 
-struct lc_core {
-	struct lc_store *ssd;
+#define LC_CACHE_LINE 64
 
+struct lc_core {
 	struct lc_mutex lock;
+	/*
+	 * Guarded by lock: what each step of a request looks at or changes while it holds the mutex, which has brought this
+	 * core's cache the line anyway. The counters of clients follow (logcache.h has their order): plain
+	 * additions, to two lines that no thread touches without the mutex. How long requests take is not counted here, but
+	 * by each thread for itself (src/control/latency.h).
+	 */
+	struct lc_store *ssd;
+	u64 client_ops; /* is anybody there? */
+	u64 attachment; /* how often an SSD was attached: seqs of another one mean nothing */
+	void *scratch;	/* unused scratch memory of requests, linked through its first word */
+	u32 path_waiters;
+	bool hold; /* writers of all volumes wait: the path is about to change (path.h) */
+	_Alignas(LC_CACHE_LINE) struct lc_stats stats; /* guarded by lock; the counters of it */
+
+	struct lc_ring ring; /* guarded by lock */
 	/* Guarded by lock; those that settings.h does not name are constant. */
 	struct lc_settings settings;
-	/* Guarded by lock. */
-	bool hold;	     /* writers of all volumes wait: the path is about to change (path.h) */
 	struct lc_cond path; /* HOLD, a volume's path or its counts have changed */
-	u32 path_waiters;
-	u64 attachment; /* how often an SSD was attached: seqs of another one mean nothing */
 
-	struct lc_ring ring;	       /* guarded by lock */
 	struct lc_meta meta;	       /* guarded as meta.h says */
-	struct lc_stats stats;	       /* guarded by lock; the counters of it */
 	struct lc_latencies latencies; /* guarded by lock */
 	/* Guarded by lock: since when write-back fails (0: it does not), and how. */
 	u64 stalled_since_ns;
 	int stall_error;
 	struct lc_pace pace; /* guarded by lock */
-	u64 client_ops; /* guarded by lock: is anybody there? */
-	void *scratch; /* guarded by lock: unused scratch memory of requests, linked through its first word */
 };
 
 /*

@@ -14,8 +14,9 @@
 /* A write keeps the last block of its scratch memory for edges. */
 #define READ_BYTES (LC_CHUNK_BLOCKS * LC_BLOCK)
 #define WRITE_BYTES (READ_BYTES - LC_BLOCK)
-/* Zeroed in one call: what a slow store can do in about a second. */
+/* Zeroed in one call: what a slow store can do in about a second; and while writers may be held for it soon. */
 #define ZERO_STEP_BYTES (64ull << 20)
+#define ZERO_STEP_SHORT_BLOCKS 256u
 
 /* What one step touches of the store: [from, to) in whole logical blocks. */
 struct window {
@@ -86,8 +87,8 @@ static int write_window(struct lc_volume *v, const struct window *w, const u8 *f
 }
 
 /*
- * A change of blocks begins. 1; 0: the volume has a log by now; or -ESHUTDOWN: its client is gone. [lock; released
- * meanwhile]
+ * A change of blocks begins; while a cache is being attached, perhaps of fewer than were asked for. 1; 0: the volume has a
+ * log by now; or -ESHUTDOWN: its client is gone. [lock; released meanwhile]
  */
 static int enter(struct lc_volume *v, struct lc_request *rq, struct lc_range *range)
 {
@@ -96,6 +97,8 @@ static int enter(struct lc_volume *v, struct lc_request *rq, struct lc_range *ra
 
 	/* Whoever is counted waits for nothing but the disk. */
 	while (!err && !v->log) {
+		if (v->sampling && range->nr > ZERO_STEP_SHORT_BLOCKS)
+			range->nr = ZERO_STEP_SHORT_BLOCKS;
 		if (c->hold) {
 			c->path_waiters++;
 			lc_cond_wait(&c->path, &c->lock, LC_FOREVER);
@@ -189,6 +192,7 @@ int64_t lc_direct_zero(struct lc_volume *v, struct lc_request *rq, u64 len_bytes
 	lc_mutex_unlock(&v->core->lock);
 	if (err <= 0)
 		return err;
+	step = (u64)range.nr * LC_BLOCK;
 	err = lc_store_zero(v->backing, step, offset_bytes, punch);
 	/*
 	 * Whatever it failed for: what can be written is not lost yet. Before anybody else may write there: the zeros

@@ -360,11 +360,8 @@ void lc_record_encode(void *block, const struct lc_record_info *r, const struct 
 	seal(block, MAGIC_RECORD);
 }
 
-bool lc_record_decode(const void *block, struct lc_record_info *r,
-		      struct lc_slot entries[LC_ENTRIES_MAX])
+static void get_record_info(const void *block, struct lc_record_info *r)
 {
-	if (!sealed(block, MAGIC_RECORD))
-		return false;
 	memcpy(r->uuid, (const u8 *)block + AT_UUID, LC_UUID_BYTES);
 	r->segment_id = get64(block, RECORD_SEGMENT);
 	r->seq = get64(block, RECORD_SEQ);
@@ -373,6 +370,14 @@ bool lc_record_decode(const void *block, struct lc_record_info *r,
 	r->durable_seq = get64(block, RECORD_DURABLE);
 	r->position = get32(block, RECORD_POSITION);
 	r->nr_entries = get32(block, RECORD_NR_ENTRIES);
+}
+
+bool lc_record_decode(const void *block, struct lc_record_info *r,
+		      struct lc_slot entries[LC_ENTRIES_MAX])
+{
+	if (!sealed(block, MAGIC_RECORD))
+		return false;
+	get_record_info(block, r);
 	if (r->nr_entries < 1 || r->nr_entries > LC_ENTRIES_MAX || r->segment_id == 0 ||
 	    r->first == 0 || r->seq < r->first || r->durable_seq >= r->seq ||
 	    r->seq >= LC_COUNT_MAX || r->segment_id >= LC_COUNT_MAX || r->epoch >= LC_COUNT_MAX)
@@ -381,6 +386,26 @@ bool lc_record_decode(const void *block, struct lc_record_info *r,
 		if (!get_slot(block, RECORD_ENTRIES + 12 * i, &entries[i]))
 			return false;
 	return true;
+}
+
+void lc_record_guess(const void *block, struct lc_record_info *r,
+		     struct lc_slot entries[LC_ENTRIES_MAX])
+{
+	get_record_info(block, r);
+	for (unsigned i = 0; i < LC_ENTRIES_MAX; i++)
+		if (!get_slot(block, RECORD_ENTRIES + 12 * i, &entries[i]))
+			entries[i] = (struct lc_slot){0};
+}
+
+bool lc_record_proved(const void *block, const struct lc_record_info *r, const struct lc_slot *entries)
+{
+	u8 whole[LC_BLOCK];
+
+	if (r->nr_entries < 1 || r->nr_entries > LC_ENTRIES_MAX || r->durable_seq >= r->seq ||
+	    r->first > r->seq)
+		return false;
+	lc_record_encode(whole, r, entries);
+	return get32(whole, AT_CRC) == get32(block, AT_CRC);
 }
 
 /* --- summaries --- */

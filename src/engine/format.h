@@ -227,6 +227,16 @@ void lc_record_encode(void *block, const struct lc_record_info *r, const struct 
 bool lc_record_decode(const void *block, struct lc_record_info *r,
 		      struct lc_slot entries[LC_ENTRIES_MAX]);
 
+/*
+ * What a block says that was a header and is damaged: nothing of it is to be trusted, values are as they stand there.
+ * An entry that cannot be one has key 0.
+ */
+void lc_record_guess(const void *block, struct lc_record_info *r,
+		     struct lc_slot entries[LC_ENTRIES_MAX]);
+/* Is the checksum that BLOCK has that of a header with this content? Then this is what it was, wherever it is damaged. */
+bool lc_record_proved(const void *block, const struct lc_record_info *r,
+		      const struct lc_slot *entries);
+
 /* --- summaries --- */
 
 #define LC_SUMMARY_RECORDS_MAX 256u

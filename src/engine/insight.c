@@ -21,7 +21,11 @@ static void cache_stats(const struct lc_cache *c, struct lc_stats *out)
 	out->segment_bytes = ring->segment_blocks * LC_BLOCK;
 	out->was_clean = c->recovery.was_clean;
 	out->recovered_records = c->recovery.dirty_records;
+	out->free_segments = ring->nr_free;
 	out->dirty_segments = ring->head_id - ring->tail_id;
+	out->clean_segments = out->nr_segments - out->free_segments - out->dirty_segments;
+	out->open_segments = ring->head_id &&
+			     lc_ring_segment(ring, ring->head_id)->state == LC_SEGMENT_OPEN;
 	out->dirty_blocks = ring->dirty_blocks;
 	out->pending_zero_blocks = ring->zeros.blocks;
 	out->cached_blocks = ring->index.nr_entries;
@@ -37,11 +41,26 @@ static void cache_stats(const struct lc_cache *c, struct lc_stats *out)
 			    (u64)core->settings.nr_buffers * ring->segment_blocks * LC_BLOCK;
 }
 
+static u64 backing_errors(const struct lc_cache *c)
+{
+	u64 nr = 0;
+
+	for (unsigned i = 0; i < c->nr_volumes; i++)
+		nr += lc_store_errors(c->volumes[i].backing);
+	return nr;
+}
+
 void lc_cache_stats(struct lc_cache *c, struct lc_stats *out)
 {
+	u64 errors = backing_errors(c); /* there may be 255 of them: not under the mutex */
+
 	lc_mutex_lock(&c->core.lock);
 	*out = c->core.stats;
 	out->state = c->state;
+	out->held_ns = c->held_ns;
+	out->backing_errors = errors;
+	if (c->core.ssd)
+		out->ssd_errors += lc_store_errors(c->core.ssd);
 	if (c->volumes[0].log) /* they all have one, or none has */
 		cache_stats(c, out);
 	lc_mutex_unlock(&c->core.lock);
@@ -59,6 +78,10 @@ void lc_cache_reset_stats(struct lc_cache *c)
 	lc_mutex_lock(&c->core.lock);
 	c->core.stats = (struct lc_stats){0};
 	c->core.latencies = (struct lc_latencies){0};
+	if (c->core.ssd)
+		lc_store_reset_errors(c->core.ssd);
+	for (unsigned i = 0; i < c->nr_volumes; i++)
+		lc_store_reset_errors(c->volumes[i].backing);
 	lc_mutex_unlock(&c->core.lock);
 }
 
@@ -67,7 +90,11 @@ void lc_volume_stats(struct lc_volume *v, struct lc_volume_stats *out)
 	const struct lc_ring *ring = &v->core->ring;
 
 	lc_mutex_lock(&v->core->lock);
-	*out = (struct lc_volume_stats){.size_bytes = v->size_bytes, .failing = v->failing};
+	*out = (struct lc_volume_stats){
+		.size_bytes = v->size_bytes,
+		.failing = v->failing,
+		.backing_errors = lc_store_errors(v->backing),
+	};
 	if (v->log) {
 		out->cached_blocks = ring->live_of[v->id];
 		out->dirty_blocks = ring->dirty_of[v->id];

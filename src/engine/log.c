@@ -187,7 +187,8 @@ static bool open_segment(struct lc_log *l)
 	if (i < 0)
 		return false;
 	assert(seg->state == LC_SEGMENT_FREE && !seg->live && !seg->dirty && !seg->readers);
-	*seg = (struct lc_segment){.id = id, .buffer = i, .state = LC_SEGMENT_OPEN};
+	lc_ring_set_segment(ring, id,
+			    (struct lc_segment){.id = id, .buffer = i, .state = LC_SEGMENT_OPEN});
 	b = &l->buffers[i];
 	b->segment_id = id;
 	b->first_seq = l->next_seq;

@@ -45,7 +45,6 @@ static void fail(struct lc_log *l, int err, const char *what)
 		l->news_failed = what;
 		l->news_error = err;
 	}
-	l->core->stats.ssd_errors++;
 	l->failures++;
 	if (!l->broken)
 		l->retry_ns = lc_now_ns() + l->core->settings.retry_ms * LC_NS_PER_MS;
@@ -329,7 +328,7 @@ static bool reclaim(struct lc_log *l)
 	}
 	if (seg->buffer >= 0)
 		l->buffers[seg->buffer].segment_id = 0;
-	*seg = (struct lc_segment){.buffer = -1, .state = LC_SEGMENT_FREE};
+	lc_ring_set_segment(ring, id, (struct lc_segment){.buffer = -1, .state = LC_SEGMENT_FREE});
 	ring->free_id = id;
 	lc_log_space(l);
 	return true;

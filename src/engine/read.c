@@ -16,10 +16,11 @@
 struct piece {
 	u32 slot; /* 0: not in the cache */
 	u32 crc;
-	u8 needed;  /* sectors that the client wants */
-	u8 cached;  /* sectors that the slot has */
-	bool zeros; /* the other ones read as zeros: the backing store does not know it yet */
-	bool failed;
+	u8 needed;   /* sectors that the client wants */
+	u8 cached;   /* sectors that the slot has */
+	bool zeros;  /* the other ones read as zeros: the backing store does not know it yet */
+	bool failed; /* it cannot be read, or */
+	bool wrong;  /* its crc is wrong */
 	enum lc_pin pin;
 	const u8 *data; /* of a slot in a buffer */
 };
@@ -169,7 +170,7 @@ static bool read_ssd(struct chunk *c)
 			else
 				p->failed = !ok;
 			if (!p->failed && !LC_MUTANT(no_crc_on_read))
-				p->failed = lc_crc32c(block, LC_BLOCK) != p->crc;
+				p->failed = p->wrong = lc_crc32c(block, LC_BLOCK) != p->crc;
 			if (!p->failed)
 				deliver(c, i + k, p->cached, block);
 			failed |= p->failed;
@@ -186,14 +187,14 @@ static void unpin(struct chunk *c)
 }
 
 /*
- * SLOT, which we still have pinned, could not be read, or its crc was wrong. A clean copy is forgotten; a
+ * SLOT, which we still have pinned, could not be read, or its crc was WRONG. A clean copy is forgotten; a
  * dirty one is lost: -EIO, unless somebody overwrote it meanwhile. [lock]
  */
-static int forget_bad(struct lc_core *core, u32 slot)
+static int forget_bad(struct lc_core *core, u32 slot, bool wrong)
 {
 	const struct lc_slot *s = lc_index_slot(&core->ring.index, slot);
 
-	core->stats.crc_errors++;
+	core->stats.crc_errors += wrong;
 	if (!(s->key & LC_SLOT_LIVE))
 		return 0;
 	if (s->key & LC_SLOT_DIRTY)
@@ -250,7 +251,7 @@ static int read_chunk(struct chunk *c)
 
 	lc_mutex_lock(&core->lock);
 	for (u32 i = 0; i < c->nr && failed; i++)
-		if (c->pieces[i].failed && forget_bad(core, c->pieces[i].slot))
+		if (c->pieces[i].failed && forget_bad(core, c->pieces[i].slot, c->pieces[i].wrong))
 			err = -EIO;
 	unpin(c);
 	if (c->misses) {
@@ -325,6 +326,7 @@ int lc_volume_read_cached(struct lc_volume *v, u64 block, void *buf, u8 *mask)
 	struct lc_slot s;
 	enum lc_pin pin = LC_PIN_BUSY;
 	u32 slot;
+	bool wrong = false;
 	int err = 0;
 
 	*mask = 0;
@@ -345,12 +347,12 @@ int lc_volume_read_cached(struct lc_volume *v, u64 block, void *buf, u8 *mask)
 	if (pin == LC_PIN_BUFFER)
 		lc_copy(buf, data, LC_BLOCK);
 	else if (lc_store_read(core->ssd, buf, LC_BLOCK, lc_slot_offset_bytes(slot)) ||
-		 lc_crc32c(buf, LC_BLOCK) != s.crc)
+		 (wrong = lc_crc32c(buf, LC_BLOCK) != s.crc))
 		*mask = 0;
 
 	lc_mutex_lock(&core->lock);
 	if (!*mask)
-		err = forget_bad(core, slot);
+		err = forget_bad(core, slot, wrong);
 	lc_log_unpin(v->log, slot, pin);
 	lc_log_unlock(v->log);
 	return err;

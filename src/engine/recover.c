@@ -391,12 +391,13 @@ static int follow(struct recovery *r, u64 id, struct cursor *at, u64 stop_seq, b
 
 static void enter_segment(struct recovery *r, u64 id, u64 last_seq)
 {
-	*lc_ring_segment(&r->core->ring, id) = (struct lc_segment){
-		.id = id,
-		.last_seq = last_seq,
-		.buffer = -1,
-		.state = LC_SEGMENT_CLOSED,
-	};
+	lc_ring_set_segment(&r->core->ring, id,
+			    (struct lc_segment){
+				    .id = id,
+				    .last_seq = last_seq,
+				    .buffer = -1,
+				    .state = LC_SEGMENT_CLOSED,
+			    });
 }
 
 static int corrupt(struct recovery *r, u64 id, u64 seq)

@@ -133,6 +133,9 @@ static int plan(struct repair *r)
 		if (in->log_error)
 			return lc_fail(r->err, -EUCLEAN, "it cannot be repaired: %s",
 				       in->log_text.text);
+		err = repair_lose_named(r);
+		if (err)
+			return err;
 	}
 	err = check_lost_volumes(r);
 	return err ? err : drop_orphans(r);
@@ -155,6 +158,7 @@ int lc_repair_plan(struct lc_inspect *in, lc_repair_say say, lc_progress progres
 	if (!ret)
 		ret = r->changed;
 	lc_free(r->found, r->max * sizeof *r->found);
+	lc_free(r->named, r->max_named * sizeof *r->named);
 	lc_free(r, sizeof *r);
 	return ret;
 }

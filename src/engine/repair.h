@@ -5,7 +5,8 @@
  * What stops an opening is a record that is known to have been durable and whose header is gone: nothing leads to the
  * newer records behind it. Their data is there, and is worth more than what was lost. So the chain is mended:
  *
- *	- a header whose segment has a summary is written again from that: nothing is lost
+ *	- a header whose segment has a summary is written again from that, and one that is damaged in what is known
+ *	  anyway, as its checksum proves: nothing is lost
  *	- for other records without a header, fillers are written: records with the missing seqs, in their place,
  *	  about blocks of a volume that does not exist, which count for nobody
  *	- if there is no valid record behind the gap, the log is cut there: a new epoch begins at the gap
@@ -14,8 +15,9 @@
  *	- a metadata page without a good copy is written empty, if nothing depends on what it said; a copy that cannot be
  *	  read is written again from the other one
  *
- * A damaged header was the only place that said which blocks its record held. How many they were at most is known, and
- * said; which ones is not: they read as what they were before, and cannot be put on the list of lost blocks. Blocks
+ * A damaged header was the only place that said which blocks its record held. Entries of it that agree with their data
+ * still say so: such blocks go on the list of lost blocks, unless newer records hold them. Of others it is known, and
+ * said, how many they were at most, but not which ones: they read as what they were before. Blocks
  * whose data is damaged need no repair: they answer with errors, and write-back puts them on the list.
  *
  * And where a whole epoch left no trace, nobody knows at which record it began (I1): that is said, too.

@@ -50,6 +50,29 @@ static int rebuild(struct repair *r, const struct found *f)
 	return repair_put(r, f->id, f->position, r->block);
 }
 
+/* The header of F again, of which everything is known. */
+static int restore(struct repair *r, const struct found *f)
+{
+	struct found before = {
+		.id = f->id,
+		.seq = f->seq - 1,
+		.epoch = f->epoch,
+		.first = f->first,
+		.end = f->position,
+	};
+	struct lc_record_info info;
+
+	lc_inspect_load(r->in, place_of(r, f->id), true);
+	if (!repair_restore(r, f->id, f->position, &before, &info))
+		return repair_impossible(r, "a header cannot be read any more");
+	lc_record_encode(r->block, &info, r->entries);
+	repair_tell(r, LC_REPAIR_DOES,
+		    "segment %llu: the header of record %llu is damaged, but what it said is known from its "
+		    "checksum, and is written again: nothing of it is lost",
+		    (ull)f->id, (ull)f->seq);
+	return repair_put(r, f->id, f->position, r->block);
+}
+
 /* A record about nobody's blocks, [position, end) of segment ID. */
 static int put_filler(struct repair *r, u64 id, u32 position, u32 end, u64 seq, struct lc_birth epoch)
 {
@@ -139,7 +162,7 @@ static struct span span_at(const struct repair *r, const struct found *a, const 
 static int fill(struct repair *r, const struct found *a, const struct found *b)
 {
 	u64 missing = b->seq - a->seq - 1, nr = b->id - a->id + 1, left = missing, seq = a->seq + 1;
-	u64 blocks = 0;
+	u64 blocks = 0, named = 0;
 	struct span *spans = lc_alloc(nr * sizeof *spans);
 	int err = 0;
 
@@ -170,8 +193,13 @@ static int fill(struct repair *r, const struct found *a, const struct found *b)
 		return repair_impossible(r, "the records that are left do not fit each other");
 	}
 	for (u64 i = 0; i < nr && !err; i++) {
-		if (spans[i].nr)
+		if (spans[i].nr) {
 			blocks += spans[i].to - spans[i].from - spans[i].nr;
+			err = repair_name(r, spans[i].id, spans[i].from, spans[i].to, a->seq + 1,
+					  b->seq - 1, b->seq - 1, &named);
+		}
+		if (err)
+			break;
 		err = fill_span(r, &spans[i], seq, a, b);
 		seq += spans[i].nr;
 	}
@@ -184,9 +212,10 @@ static int fill(struct repair *r, const struct found *a, const struct found *b)
 		    (ull)a->id + (a->end == segment_blocks(r)), (ull)b->id, (ull)a->seq + 1,
 		    (ull)b->seq - 1);
 	repair_tell(r, LC_REPAIR_LOSES,
-		    "records %llu to %llu: at most %llu blocks; which blocks of which volumes is not known, and "
-		    "unless newer records hold them, too, they read as they were before",
-		    (ull)a->seq + 1, (ull)b->seq - 1, (ull)blocks);
+		    "records %llu to %llu: at most %llu blocks; what is left of their headers names %llu; of others "
+		    "nobody knows which they were, and unless newer records hold them, too, they read as they were "
+		    "before",
+		    (ull)a->seq + 1, (ull)b->seq - 1, (ull)blocks, (ull)named);
 	return 0;
 }
 
@@ -239,6 +268,20 @@ static void tell_uncertain(struct repair *r, const struct found *a, u64 next)
 		    (ull)a->seq, (ull)a->epoch);
 }
 
+/* What the headers behind A, the last record that is left, still name. */
+static int name_behind(struct repair *r, const struct found *a, u64 *nr)
+{
+	u64 first = a->seq + 1, last = r->known_durable;
+	u64 ids = last - a->seq;
+	int err = 0;
+
+	if (a->end < segment_blocks(r))
+		err = repair_name(r, a->id, a->end, segment_blocks(r), first, last, a->seq, nr);
+	for (u64 i = 1; i <= ids && i < r->in->core.ring.nr && !err; i++)
+		err = repair_name(r, a->id + i, 0, segment_blocks(r), first, last, a->seq, nr);
+	return err;
+}
+
 static bool adjoins(const struct found *a, const struct found *b)
 {
 	return b->id == a->id ? b->position == a->end : b->id == a->id + 1 && !b->position;
@@ -272,11 +315,17 @@ int repair_mend(struct repair *r)
 		}
 		if (!err && b.rebuild)
 			err = rebuild(r, &b);
+		if (!err && b.restore)
+			err = restore(r, &b);
 		a = b;
 	}
 	if (!err && a.seq < r->known_durable) {
+		u64 named = 0;
+
 		tell_uncertain(r, &a, sb->epoch);
-		err = repair_cut(r, a.seq);
+		err = name_behind(r, &a, &named);
+		if (!err)
+			err = repair_cut(r, a.seq, named);
 	}
 	if (!err && a.end + 3 <= segment_blocks(r) && !a.closed)
 		err = make_readable(r, a.id, a.end);

@@ -57,13 +57,15 @@ static int add_from_summary(struct repair *r, u64 id, size_t from)
 	memcpy(old, r->found + from, had * sizeof *old);
 	r->nr = from;
 	for (u32 i = 0; i < s->nr_records && !err; i++) {
-		struct found f = {id,
-				  s->first_seq + i,
-				  s->epoch,
-				  position,
-				  position + 1 + s->nr_blocks[i],
-				  true,
-				  true};
+		struct found f = {
+			.id = id,
+			.seq = s->first_seq + i,
+			.epoch = s->epoch,
+			.position = position,
+			.end = position + 1 + s->nr_blocks[i],
+			.rebuild = true,
+			.closed = true,
+		};
 
 		if (k < had && old[k].position == position) {
 			f = old[k++];
@@ -85,10 +87,20 @@ static int collect_segment(struct repair *r, u64 id)
 
 	lc_inspect_load(in, place_of(r, id), true);
 	for (u32 k = 0; k < segment_blocks(r) && !err;) {
+		const struct found *before = r->nr > from ? &r->found[r->nr - 1] : NULL;
 		struct lc_record_info info;
+		bool damaged = false;
 
-		if (!lc_inspect_record(in, k, &info, r->entries) || info.segment_id != id ||
-		    info.seq < tail_seq) {
+		if (!lc_inspect_record(in, k, &info, r->entries)) {
+			if (before && before->end != k)
+				before = NULL;
+			damaged = repair_restore(r, id, k, before, &info);
+			if (!damaged) {
+				k++;
+				continue;
+			}
+		}
+		if (info.segment_id != id || info.seq < tail_seq) {
 			k++;
 			continue;
 		}
@@ -99,7 +111,10 @@ static int collect_segment(struct repair *r, u64 id)
 					    .seq = info.seq,
 					    .epoch = info.epoch,
 					    .position = k,
-					    .end = k + 1 + info.nr_entries});
+					    .end = k + 1 + info.nr_entries,
+					    .first = info.first,
+					    .durable_seq = info.durable_seq,
+					    .restore = damaged});
 		k += 1 + info.nr_entries;
 	}
 	if (!err && lc_inspect_summary(in, id, &r->summary, r->summary_entries) &&

@@ -64,7 +64,7 @@ int repair_write_lists(struct repair *r)
  * The log ends at record SEQ. New records will have the seqs of lost ones: whatever names those must not be
  * about the new ones.
  */
-int repair_cut(struct repair *r, u64 seq)
+int repair_cut(struct repair *r, u64 seq, u64 named)
 {
 	struct lc_meta *m = &r->in->core.meta;
 	u64 epoch = m->sb.epoch;
@@ -77,9 +77,9 @@ int repair_cut(struct repair *r, u64 seq)
 		    "superblock: the log is cut after record %llu, nothing behind it counts any more",
 		    (ull)seq);
 	repair_tell(r, LC_REPAIR_LOSES,
-		    "records %llu to %llu, which were durable: nothing of them is left, which blocks they held is "
-		    "not known; these read as they were before",
-		    (ull)seq + 1, (ull)r->known_durable);
+		    "records %llu to %llu, which were durable; what is left of their headers names %llu blocks; of "
+		    "others nobody knows which they were, and they read as they were before",
+		    (ull)seq + 1, (ull)r->known_durable, (ull)named);
 	for (u32 id = 1; id <= LC_VOLUMES_MAX && !err; id++)
 		if (m->volumes[id].from_seq > seq + 1) {
 			m->volumes[id].from_seq = seq + 1;

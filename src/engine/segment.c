@@ -9,6 +9,7 @@ int lc_ring_init(struct lc_ring *r, u32 zone_blocks, u32 segment_blocks, u32 nr)
 
 	*r = (struct lc_ring){
 		.nr = nr,
+		.nr_free = nr,
 		.zone_blocks = zone_blocks,
 		.segment_blocks = segment_blocks,
 	};

@@ -45,6 +45,7 @@ struct lc_ring {
 	u64 head_id; /* newest segment that was ever opened; 0: none */
 	u64 tail_id; /* durable tail: it is in both superblock copies (I3) */
 	u64 free_id; /* the places of all ids up to here have been made ready for the head */
+	u32 nr_free; /* places that are FREE */
 	u64 dirty_blocks;
 	u32 live_of[LC_VOLUMES_MAX + 1]; /* blocks in the index, by volume */
 	u32 dirty_of[LC_VOLUMES_MAX + 1];
@@ -59,6 +60,15 @@ void lc_ring_destroy(struct lc_ring *r);
 static inline struct lc_segment *lc_ring_segment(const struct lc_ring *r, u64 id)
 {
 	return &r->segments[(id - 1) % r->nr];
+}
+
+/* The place of segment ID is what SEG says. */
+static inline void lc_ring_set_segment(struct lc_ring *r, u64 id, struct lc_segment seg)
+{
+	struct lc_segment *at = lc_ring_segment(r, id);
+
+	r->nr_free += (seg.state == LC_SEGMENT_FREE) - (at->state == LC_SEGMENT_FREE);
+	*at = seg;
 }
 
 /* First block of the place of segment ID: where its first header lies. */

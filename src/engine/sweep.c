@@ -144,7 +144,6 @@ void lc_sweep_backing_failed(struct lc_sweep *sw, int err)
 		return;
 	sw->backing_error = err;
 	lc_mutex_lock(&c->lock);
-	c->stats.backing_errors++;
 	first = !v->failing;
 	v->failing = true;
 	sw->nr_failing += first;

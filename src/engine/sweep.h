@@ -53,7 +53,8 @@ struct lc_piece {
 	u32 slot;
 	u32 crc;
 	u8 mask;
-	bool bad;
+	bool bad;   /* it cannot be read, or */
+	bool wrong; /* its crc is wrong */
 	enum lc_pin pin;
 	const u8 *data;
 };

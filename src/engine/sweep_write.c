@@ -28,7 +28,8 @@ static int verify_piece(struct lc_sweep *sw, struct lc_piece *p, u8 *block)
 	if (!p->bad && lc_crc32c(block, LC_BLOCK) == p->crc)
 		return 0;
 	err = lc_store_read(sw->core->ssd, block, LC_BLOCK, lc_slot_offset_bytes(p->slot));
-	p->bad = err || lc_crc32c(block, LC_BLOCK) != p->crc;
+	p->wrong = !err && lc_crc32c(block, LC_BLOCK) != p->crc;
+	p->bad = err || p->wrong;
 	if (!p->bad)
 		return 0;
 	return err && !medium_error(err) ? err : 1;
@@ -47,7 +48,7 @@ static int lose_piece(struct lc_sweep *sw, const struct lc_piece *p, u64 block)
 	int page = 0, err;
 
 	lc_mutex_lock(&c->lock);
-	c->stats.crc_errors++;
+	c->stats.crc_errors += p->wrong;
 	lost = s->key & LC_SLOT_DIRTY;
 	if (lost)
 		page = lc_bad_add(&c->meta.bad, sw->v->id, block, p->mask,

@@ -43,6 +43,7 @@
 #include "messages.h"
 #include "logcache/logcache.h"
 #include "name.h"
+#include "notify.h"
 #include "open.h"
 #include "params.h"
 #include "report.h"
@@ -179,6 +180,7 @@ static int plugin_get_ready(void)
 	struct lc_error err = {""};
 
 	become_io_flusher();
+	notify_systemd("STATUS=opening");
 	if (control_listen(params.control_path, params.metrics_address, &control, &err) < 0 ||
 	    served_open(&served, &params, &err) < 0) {
 		nbdkit_error("%s", err.text);
@@ -205,6 +207,8 @@ static int plugin_after_fork(void)
 	/* Nor is this one. */
 	if (start_control(&err) < 0)
 		lc_log(LC_LOG_ERROR, "%s", err.text);
+	/* nbdkit listens already. */
+	notify_systemd("READY=1\nSTATUS=serving");
 	return 0;
 }
 
@@ -222,6 +226,7 @@ static void drain(void)
 	char text[32];
 	int rc;
 
+	notify_systemd("STATUS=writing everything back");
 	lc_log(LC_LOG_INFO, "writing everything back to %s before exit",
 	       backings_text(text, sizeof text));
 	rc = lc_cache_drain(served.cache);
@@ -240,6 +245,7 @@ static void plugin_cleanup(void)
 
 	if (!served.cache)
 		return;
+	notify_systemd("STOPPING=1\nSTATUS=closing");
 	drain_wanted = __atomic_load_n(&params.drain_on_exit, __ATOMIC_RELAXED);
 	control_finish_jobs(control, drain_wanted);
 	requests_tell_rest();

@@ -221,7 +221,9 @@ class Metrics:
         family = None
         for line in text[:-1].split("\n"):
             if line.startswith("# HELP "):
-                family, self.helps[family] = line[7:].split(" ", 1)
+                family, text_of_help = line[7:].split(" ", 1)
+                assert family not in self.helps, f"{family} comes twice"
+                self.helps[family] = text_of_help
             elif line.startswith("# TYPE "):
                 name, kind = line[7:].split(" ")
                 assert name == family and name not in self.types, f"{line} is not where it belongs"
@@ -230,7 +232,8 @@ class Metrics:
                 match = SERIES.fullmatch(line)
                 assert match, f"not a series: {line}"
                 name = match[1]
-                assert name.startswith(family), f"{name} below {family}"
+                ends = ("_bucket", "_sum", "_count") if self.types[family] == "histogram" else ("",)
+                assert name in [family + end for end in ends], f"{name} below {family}"
                 self.series.append((name, self._labels(match[2] or ""), float(match[3])))
         self._check()
 

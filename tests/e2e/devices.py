@@ -88,6 +88,7 @@ class FailingStore:
         self.content = os.path.join(folder, "content")
         self.path = os.path.join(folder, name)
         self._inject = os.path.join(folder, "inject")
+        self._stuck = os.path.join(folder, "stuck")
         for path, size in ((self.content, size_bytes), (self.path, 0)):
             with open(path, "wb") as f:
                 f.truncate(size)
@@ -120,7 +121,16 @@ class FailingStore:
                 f"pread=dd if={self.content} bs=1M skip=$4 count=$3 {dd}",
                 f"pwrite=dd of={self.content} bs=1M seek=$4 {out}",
                 "can_write=exit 0", "can_flush=exit 0",
-                f"flush=if [ -e {self._inject} ]; then echo EIO injected >&2; exit 1; fi")
+                f"flush=while [ -e {self._stuck} ]; do sleep 0.05; done; "
+                f"if [ -e {self._inject} ]; then echo EIO injected >&2; exit 1; fi")
+
+    def hang(self):
+        """Flushes neither fail nor end before go_on(). Only with flushes_only."""
+        with open(self._stuck, "wb"):
+            pass
+
+    def go_on(self):
+        os.unlink(self._stuck)
 
     def fail(self):
         with open(self._inject, "wb"):

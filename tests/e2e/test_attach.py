@@ -1,15 +1,20 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """A cache is given to a server that runs, and taken away again; clients notice nothing."""
 
+import json
 import os
+import shutil
+import subprocess
 import time
 
 from control import Control, Load, content_of, refused, serve
 from devices import FailingStore, wait_until
-from harness import K, M, case, file_hash, pick
+from harness import K, M, Skip, case, file_hash, pick
 from test_io import one_request, read_all
 
-# On an idle machine attaching and detaching hold nobody for longer than 100 ms; this one may be busy.
+# Attaching holds nobody for longer than this. The server measures it; once in a while the machine itself takes the time.
+HELD_MAX_MS = 100
+# What clients see besides: disks and processors that others keep busy.
 STALL_MAX_S = 2
 
 
@@ -23,7 +28,7 @@ def in_a_loop_under_load(env):
     server, control, backing = serve(env, size=24 * M, cache_size=None, dirty_low=50)
     caches = [cache_file(env, "cache-a", 8 * M), cache_file(env, "cache-b", 12 * M)]
     load = Load(env, server, backing)
-    end = time.monotonic() + pick(3, 15)
+    end = time.monotonic() + pick(3, 8)
     rounds = 0
     while time.monotonic() < end:
         body = {"segment_size": 65536} if rounds < 2 else {}
@@ -38,13 +43,67 @@ def in_a_loop_under_load(env):
         load.check()
         rounds += 1
     content, requests, slowest = load.stop()
-    assert rounds >= pick(2, 10) and requests > 100, (rounds, requests)
+    assert rounds >= pick(2, 5) and requests > 100, (rounds, requests)
     assert slowest < STALL_MAX_S, f"a request took {slowest:.2f} s"
     h = server.connect()
     h.flush()
     h.shutdown()
     assert content_of(backing) == content, "the backing file is not the volume"
     server.stop()
+
+
+def start_fio(server, export, seconds):
+    """Two jobs that write, read, flush, and read back what they wrote all the time."""
+    if not shutil.which("fio"):
+        raise Skip("fio is not installed")
+    folder = os.path.dirname(server.socket)
+    return subprocess.Popen(
+        ["fio", "--name=verify", "--ioengine=nbd", f"--uri={server.uri_of(export)}", "--rw=randrw", "--bs=4k",
+         "--iodepth=4", "--numjobs=2", "--size=24M", "--offset_increment=32M", "--fsync=64", "--verify=crc32c",
+         "--verify_backlog=256", "--verify_fatal=1", "--time_based", f"--runtime={seconds}", "--group_reporting",
+         "--output-format=json", f"--output={folder}/fio.json"],
+        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, cwd=folder)
+
+
+def fio_result(server, fio):
+    """(requests, the longest latency of one in s)"""
+    assert fio.wait(30) == 0, "fio: errors, or data that is not what was written"
+    with open(os.path.join(os.path.dirname(server.socket), "fio.json"), encoding="utf-8") as f:
+        job, = json.load(f)["jobs"]
+    assert job["error"] == 0, job
+    kinds = [job["read"], job["write"]]
+    assert all(kind["total_ios"] > 100 for kind in kinds), kinds
+    return sum(kind["total_ios"] for kind in kinds), max(kind["clat_ns"]["max"] for kind in kinds) / 1e9
+
+
+@case()
+def nobody_is_held_for_long(env):
+    """
+    Two caches take turns for a minute before two volumes. fio verifies one of them, and a client with a model the other.
+    How long writers are held is measured by the server; how long requests take, by fio.
+    """
+    volume = env.make_file("volume", 64 * M)
+    server, control, backing = serve(env, size=8 * M, cache_size=None, dirty_low=50, volumes=[("fio", volume)])
+    caches = [cache_file(env, "cache-a", 24 * M), cache_file(env, "cache-b", 48 * M)]
+    load = Load(env, server, backing, nr=1)
+    fio = start_fio(server, "fio", pick(5, 60))
+    held = []
+    while fio.poll() is None:
+        job = control.do("attach", path=caches[len(held) % 2])
+        held.append(job["held_ms"])
+        time.sleep(env.rng.random() * 0.3)
+        job = control.do("detach")
+        assert job["held_ms"] < STALL_MAX_S * 1000, job
+        time.sleep(env.rng.random() * 0.1)
+        load.check()
+    _, slowest = fio_result(server, fio)
+    content, _, slowest_of_load = load.stop()
+    server.stop()
+    assert content_of(backing) == content, "the backing file is not the volume"
+    held.sort()
+    assert len(held) >= pick(2, 20), held
+    assert held[(len(held) - 1) * 19 // 20] <= HELD_MAX_MS, f"writers were held for so many ms: {held}"
+    assert max(slowest, slowest_of_load) < STALL_MAX_S, f"a request took {slowest:.2f} s, {slowest_of_load:.2f} s"
 
 
 @case()

@@ -371,6 +371,31 @@ def a_failing_backing_store_delays_nobody(env):
     server.stop()
 
 
+@case()
+def a_hanging_store_delays_nobody(env):
+    """However many clients wait for a flush that does not end, one that wants to see why gets an answer at once."""
+    store = FailingStore(env, "store", 8 * M, flushes_only=True)
+    server = env.serve(backing=store.path, control=env.path("ctl"))
+    control = Control(env.path("ctl"))
+    store.hang()
+    waiting = []
+    for _ in range(100):
+        s = socket.socket(socket.AF_UNIX)
+        s.settimeout(30)
+        s.connect(control.path)
+        s.sendall(b"POST /v1/flush HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        waiting.append(s)
+        start = time.monotonic()
+        assert control.status()["state"] == "none"
+        assert time.monotonic() - start < 1
+    refused(503, control.ask, "POST", "/v1/flush", says="wait for a disk")
+    store.go_on()
+    answers = [s.recv(4096).split(b" ")[1] for s in waiting]
+    assert answers.count(b"200") == 16 and set(answers) == {b"200", b"503"}, answers
+    assert control.ask("POST", "/v1/flush") == {"done": True}
+    server.stop()
+
+
 # --- settings ---
 
 def end_values(setting):

@@ -8,9 +8,12 @@ import re
 import socket
 import time
 
+import nbd
+
 import harness
 from control import Control, Load, Metrics, keys_of, serve
-from harness import M, case, pick
+from devices import FailingStore
+from harness import K, M, case, pick
 
 
 @case()
@@ -31,10 +34,102 @@ def metrics(env):
     assert now.value("logcache_client_bytes_total", op="read") == st["clients"]["read_bytes"]
     assert now.value("logcache_client_latency_seconds_count", op="read") == st["clients"]["reads"]
     assert now.value("logcache_cache_state", state="attached") == 1
-    assert sum(v for n, _, v in now.series if n == "logcache_segments") == st["cache"]["segments"]["total"]
+    ring = {state: now.value("logcache_segments", state=state) for state in ("free", "clean", "dirty")}
+    assert sum(ring.values()) == st["cache"]["segments"]["total"], ring
+    assert now.value("logcache_open_segments") <= ring["dirty"]
+    assert now.value("logcache_resident_bytes") > now.value("logcache_memory_bytes") / 4 > 0
+    assert now.value("logcache_seq") >= now.value("logcache_durable_seq") > 0
     kinds = [v for n, _, v in now.series if n == "logcache_client_blocks_total"]
     assert len(kinds) == 16 and sum(kinds) > 0
     server.stop()
+
+
+@case()
+def segments_are_counted_exactly(env):
+    """Ring and counts, also of more segments than the picture has cells, after a lap, a drain and a restart."""
+    parameters = {"size": 24 * M, "cache_size": 16 * M, "segment_size": "8K", "flush_interval": 0}
+    server, control, _ = serve(env, writeback="off", **parameters)
+
+    def ring():
+        s = control.status()["cache"]["segments"]
+        assert s["free"] + s["clean"] + s["dirty"] == s["total"], s
+        assert s["dirty"] == s["head_id"] - s["tail_id"] and s["open"] in (0, 1), s
+        return s
+
+    before = ring()
+    assert before["total"] > 256 and before["free"] == before["total"], before
+    h = server.connect()
+    for i in range(100):
+        h.pwrite(b"%04d" % i * K, i * 4096)
+        h.flush()
+    # One block and one header make a segment of 8 KiB.
+    full = ring()
+    assert full["dirty"] == 100 and full["clean"] == 0 and full["free"] == full["total"] - 100, full
+    control.do("drain")
+    drained = ring()
+    assert drained["dirty"] == drained["open"] == 0 and drained["clean"] == 100, drained
+    assert drained["free"] == full["free"], drained
+    control.change(writeback=True, dirty_low=0)
+    for i in range(0, 6000, 16):
+        h.pwrite(b"%04d" % i * 16 * K, i % 5000 * 4096)
+    control.do("drain")
+    lap = ring()
+    assert lap["head_id"] > lap["total"] and 0 < lap["free"] < 10, lap
+    h.shutdown()
+    server.stop()
+    server, control, _ = serve(env, cache_size=None, cache=env.path("cache"))
+    again = ring()
+    assert again["dirty"] == 0 and abs(again["free"] - lap["free"]) <= 1, (lap, again)
+    server.stop()
+
+
+@case()
+def errors_are_counted_for_each_store(env):
+    """Whoever asked for the I/O: a client's read, a client's write, write-back."""
+    store = FailingStore(env, "store", 8 * M)
+    fine = env.make_file("fine", 8 * M)
+    server = env.serve(cache=env.path("cache"), cache_size=8 * M, writeback="off", control=env.path("ctl"),
+                       volumes=[("", fine), ("bad", store.path)])
+    control = Control(env.path("ctl"))
+
+    def errors():
+        st, now = control.status(), Metrics(control)
+        fine_ones, bad_ones = (now.value("logcache_volume_errors_total", volume=name) for name in ("", "bad"))
+        assert fine_ones == 0 and [v["errors"] for v in st["volumes"]] == [0, bad_ones]
+        assert now.value("logcache_store_errors_total", store="backing") == st["errors"]["backing"] == bad_ones
+        assert st["errors"]["cache"] == st["errors"]["crc"] == 0
+        return bad_ones
+
+    h = server.connect("bad")
+    h.pwrite(b"x" * 4096, 0)
+    assert errors() == 0
+    store.fail()
+    fails(lambda: h.pread(4096, 1 * M))
+    of_reading = errors()
+    assert of_reading > 0
+    assert control.wait(control.start("drain"))["state"] == "failed"
+    of_writing = errors()
+    assert of_writing > of_reading
+    store.heal()
+    control.do("drain")
+    assert errors() == of_writing
+    control.ask("POST", "/v1/stats/reset")
+    assert errors() == 0
+    control.do("detach")
+    store.fail()
+    fails(lambda: h.pwrite(b"y" * 4096, 0))
+    assert errors() > 0
+    store.heal()
+    h.shutdown()
+    server.stop()
+
+
+def fails(function):
+    try:
+        function()
+    except nbd.Error:
+        return
+    raise AssertionError("it did not fail")
 
 
 def free_port():

@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The units: what systemd thinks of them, and the command lines in them, run as they stand there."""
+
+import os
+import re
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+
+import nbd
+
+import harness
+from control import Control, content_of
+from devices import end_process, need_root
+from harness import K, M, Skip, case
+
+SOURCE = os.path.join(harness.HERE, "../../systemd")
+HELPER = os.path.join(SOURCE, "logcache-nbd")
+UNITS = ("logcache@.service", "logcache-nbd@.service")
+
+
+def unit(name):
+    """As it is built."""
+    path = os.path.join(os.path.dirname(harness.MODULE), "systemd", name)
+    if not os.path.exists(path):
+        raise Skip(f"{path} is not built")
+    with open(path, encoding="utf-8") as f:
+        return f.read()
+
+
+def settings_of(text, key):
+    return re.findall(rf"^{key}=(.*)$", text, re.MULTILINE)
+
+
+@case()
+def verify(env):
+    """systemd has nothing to say about the two, put together."""
+    if not shutil.which("systemd-analyze"):
+        raise Skip("systemd-analyze is not installed")
+    for name in UNITS:
+        # The helper is not installed yet.
+        text = re.sub(r"=\S*/logcache-nbd ", f"={os.path.abspath(HELPER)} ", unit(name))
+        assert "@" not in "".join(settings_of(text, "Exec\\w+")).replace("logcache@", "")
+        with open(env.path(name.replace("@", "@main")), "w", encoding="utf-8") as f:
+            f.write(text)
+    done = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", *(env.path(n.replace("@", "@main")) for n in UNITS)],
+        capture_output=True, text=True, check=False, env={**os.environ, "SYSTEMD_UNIT_PATH": env.folder + ":"})
+    ours = [line for line in (done.stdout + done.stderr).splitlines() if "logcache" in line]
+    assert done.returncode == 0 and not ours, done
+
+
+def expand(line, instance, runtime, environment):
+    """The words of a command line, as systemd.service(5) says."""
+    words = []
+    for word in line.replace("%i", instance).replace("%t", runtime).split():
+        if re.fullmatch(r"\$\w+", word):
+            words += shlex.split(environment[word[1:]])
+        else:
+            words.append(re.sub(r"\$\{(\w+)\}", lambda m: environment[m[1]], word))
+    return words
+
+
+def environment_of(text, **conf):
+    """Defaults of the unit, below those of the file."""
+    given = dict(word.split("=", 1) for line in settings_of(text, "Environment") for word in shlex.split(line))
+    return {**given, **conf}
+
+
+class Manager:
+    """The socket at which a service manager listens."""
+
+    def __init__(self, env):
+        self.path = env.path("notify")
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.socket.bind(self.path)
+        self.socket.settimeout(60)
+        env.at_end(self.socket.close)
+
+    def wait(self, line):
+        seen = []
+        while line not in seen:
+            seen += self.socket.recv(4096).decode().split("\n")
+        return seen
+
+
+@case()
+def the_server(env):
+    """Recovery, ready, serving, drained: the line of the unit, and what it tells systemd."""
+    need_root()  # --swap locks memory
+    text = unit(UNITS[0])
+    backing = env.make_file("slow disk", 8 * M)
+    environment = environment_of(
+        text, PLUGIN=harness.MODULE, NBD="/dev/nbd0",
+        PARAMETERS=f"cache={env.path('cache')} cache-size=8M backing='{backing}' on-exit=drain writeback=off")
+    command = expand(settings_of(text, "ExecStart")[0], "main", env.path("run"), environment)
+    assert os.path.isabs(command[0]) and f"control={env.path('run')}/logcache/main/control.sock" in command
+    os.makedirs(env.path("run/logcache/main"))
+    manager = Manager(env)
+    with open(env.path("log"), "wb") as log:
+        server = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                                  env={**os.environ, "NOTIFY_SOCKET": manager.path})
+    env.at_end(lambda: server.poll() is None and end_process(server))
+    assert "STATUS=opening" in manager.wait("READY=1")
+    control = Control(env.path("run/logcache/main/control.sock"))
+    h = nbd.NBD()
+    h.connect_unix(env.path("run/logcache/main/nbd.sock"))
+    h.pwrite(b"s" * 64 * K, 0)
+    h.shutdown()
+    assert control.status()["cache"]["dirty_blocks"] == 16
+    assert control.settings()["client-timeout"] == int(environment["NBD_TIMEOUT"]) == 600
+    server.send_signal(signal.SIGTERM)
+    manager.wait("STATUS=writing everything back")
+    assert server.wait(30) == 0
+    assert content_of(backing)[:64 * K] == b"s" * 64 * K
+    with open(env.path("log"), encoding="utf-8") as f:
+        assert "cannot tell systemd" not in f.read()
+
+
+@case()
+def nobody_listens(env):
+    """That systemd does not answer is no reason not to serve."""
+    for path in (env.path("absent"), "", "relative", "@" + env.path("abstract")):
+        os.environ["NOTIFY_SOCKET"] = path
+        try:
+            server = env.serve(backing=env.make_file("backing", 1 * M))
+        finally:
+            del os.environ["NOTIFY_SOCKET"]
+        server.stop()
+        assert ("cannot tell systemd" in server.log()) == (path[:1] in ("/", "@")), server.log()
+
+
+NBD_CLIENT = """#!/bin/sh
+# Devices that are attached are files in $STATE; attaching $BROKEN fails.
+echo "$*" >>"$STATE/calls"
+case $1 in
+-unix) [ "$3" != "$BROKEN" ] && touch "$STATE/${3##*/}" ;;
+-d) [ "$2" != "$STUCK" ] && rm "$STATE/${2##*/}" ;;
+-c) [ -e "$STATE/${2##*/}" ] ;;
+esac
+"""
+
+
+@case()
+def the_devices(env):
+    """The helper, with an nbd-client that only notes what it was asked for: there may be no module nbd here."""
+    text = unit(UNITS[1])
+    assert settings_of(text, "BindsTo") == settings_of(text, "After") == ["logcache@%i.service"]
+    os.mkdir(env.path("bin"))
+    os.mkdir(env.path("state"))
+    for name, content in (("nbd-client", NBD_CLIENT), ("modprobe", "#!/bin/sh\n")):
+        with open(env.path(f"bin/{name}"), "w", encoding="utf-8") as f:
+            f.write(content)
+        os.chmod(env.path(f"bin/{name}"), 0o755)
+
+    def run(key, expect=0, **more):
+        """The calls of nbd-client but for questions, and what is attached then."""
+        environment = environment_of(text, NBD="/dev/nbd0 '/dev/nbd1=vm 1' /dev/nbd2=x=y")
+        command = expand(settings_of(text, key)[0], "main", "/run", environment)
+        command[0] = HELPER
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False,
+            env={**os.environ, **environment, "STATE": env.path("state"),
+                 "PATH": env.path("bin") + ":" + os.environ["PATH"], **more})
+        assert done.returncode == expect, done
+        assert ("logcache-nbd: " in done.stderr) == (expect != 0), done
+        calls = []
+        if os.path.exists(env.path("state/calls")):
+            with open(env.path("state/calls"), encoding="utf-8") as f:
+                calls = [line for line in f.read().splitlines() if not line.startswith("-c ")]
+            os.unlink(env.path("state/calls"))
+        return calls, sorted(os.listdir(env.path("state")))
+
+    rest = "-b 4096 -C 4 -timeout 600"
+    calls = [f"-unix /run/logcache/main/nbd.sock {what}" for what in
+             (f"/dev/nbd0 {rest}", f"/dev/nbd1 {rest} -name vm 1", f"/dev/nbd2 {rest} -name x=y")]
+    assert run("ExecStart") == (calls, ["nbd0", "nbd1", "nbd2"])
+    assert run("ExecStart", expect=1)[0] == [], "a device in use was touched"
+    assert run("ExecStop", expect=1, STUCK="/dev/nbd1") == (
+        ["-d /dev/nbd0", "-d /dev/nbd1", "-d /dev/nbd2"], ["nbd1"])
+    assert run("ExecStop") == (["-d /dev/nbd1"], [])
+    assert run("ExecStop") == ([], [])
+    assert run("ExecStart", expect=1, BROKEN="/dev/nbd2") == (calls + ["-d /dev/nbd0", "-d /dev/nbd1"], [])
+    for wrong in ([], ["attach"], ["attach", "/run/s"], ["detach"], ["both", "a", "b"]):
+        assert subprocess.run([HELPER, *wrong], capture_output=True, check=False).returncode == 1, wrong
