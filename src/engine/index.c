@@ -71,33 +71,32 @@ static u64 bucket_of(const struct lc_index *ix, u32 slot)
 	return b;
 }
 
-u32 lc_index_find(const struct lc_index *ix, u8 volume, u64 block)
+u32 *lc_index_bucket(const struct lc_index *ix, u8 volume, u64 block)
 {
-	u64 place = lc_key_place(lc_key(volume, block, 0, 0));
+	u64 place = lc_place(volume, block);
 	u64 b = home(ix, place);
 
 	while (ix->buckets[b] && place_of(ix, ix->buckets[b]) != place)
 		b = next(ix, b);
-	return ix->buckets[b];
+	return &ix->buckets[b];
 }
 
-void lc_index_insert(struct lc_index *ix, u32 slot)
+void lc_index_put(struct lc_index *ix, u32 *bucket, u32 slot)
 {
-	u64 b = home(ix, place_of(ix, slot));
-
-	assert(ix->nr_entries + 1 < ix->nr_buckets);
-	while (ix->buckets[b]) {
-		assert(place_of(ix, ix->buckets[b]) != place_of(ix, slot));
-		b = next(ix, b);
+	if (*bucket) {
+		assert(place_of(ix, *bucket) == place_of(ix, slot));
+	} else {
+		assert(ix->nr_entries + 1 < ix->nr_buckets);
+		ix->nr_entries++;
 	}
-	ix->buckets[b] = slot;
-	ix->nr_entries++;
+	*bucket = slot;
 }
 
-void lc_index_replace(struct lc_index *ix, u32 old, u32 slot)
+/* Attaching a cache may change what is read here at the same time: then the hint is of no use, and does no harm. */
+__attribute__((no_sanitize("thread"))) void lc_index_prefetch(const struct lc_index *ix, u8 volume,
+							      u64 block)
 {
-	assert(place_of(ix, old) == place_of(ix, slot));
-	ix->buckets[bucket_of(ix, old)] = slot;
+	__builtin_prefetch(&ix->buckets[home(ix, lc_place(volume, block))], 1);
 }
 
 /*

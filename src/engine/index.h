@@ -39,12 +39,25 @@ static inline struct lc_slot *lc_index_slot(const struct lc_index *ix, u32 slot)
 	return &ix->slots[slot - ix->base];
 }
 
+/*
+ * Where the entry of a block is; if it has none (*bucket is 0), where it would go. Valid until the index is
+ * changed by anything but lc_index_put into this very bucket.
+ */
+u32 *lc_index_bucket(const struct lc_index *ix, u8 volume, u64 block);
+/* Enter SLOT, whose key is set, into the bucket of its block, instead of the slot that was there, if any. */
+void lc_index_put(struct lc_index *ix, u32 *bucket, u32 slot);
+
 /* The slot that holds a block, or 0. */
-u32 lc_index_find(const struct lc_index *ix, u8 volume, u64 block);
-/* Enter SLOT, whose key is set, and whose place has no entry yet. */
-void lc_index_insert(struct lc_index *ix, u32 slot);
-/* Let the entry of OLD point to SLOT, which holds the same place. */
-void lc_index_replace(struct lc_index *ix, u32 old, u32 slot);
+static inline u32 lc_index_find(const struct lc_index *ix, u8 volume, u64 block)
+{
+	return *lc_index_bucket(ix, volume, block);
+}
+
+/*
+ * A block will be looked up soon: fetch its bucket into the CPU's cache, which costs nothing but the wait for memory
+ * that the look-up would have under the mutex. No lock needed.
+ */
+void lc_index_prefetch(const struct lc_index *ix, u8 volume, u64 block);
 /* Take out the entry of SLOT, which is there. */
 void lc_index_remove(struct lc_index *ix, u32 slot);
 

@@ -74,19 +74,17 @@ bool lc_block_publish(struct lc_ring *r, u32 slot, u32 *old)
 {
 	struct lc_slot *s = lc_index_slot(&r->index, slot);
 	struct lc_segment *seg = lc_ring_segment_of(r, slot);
-	u32 present = lc_index_find(&r->index, lc_key_volume(s->key), lc_key_block(s->key));
+	u32 *bucket = lc_index_bucket(&r->index, lc_key_volume(s->key), lc_key_block(s->key));
+	u32 present = *bucket;
 
 	assert(!(s->key & LC_KEY_FLAGS) && seg->id > r->tail_id && seg->state != LC_SEGMENT_FREE);
 	*old = 0;
 	if (present && lc_slot_newer(r, present, slot) && !LC_MUTANT(last_publish_wins))
 		return false; /* I5 */
-	if (present) {
-		lc_index_replace(&r->index, present, slot);
+	lc_index_put(&r->index, bucket, slot);
+	if (present)
 		retire(r, present);
-		*old = present;
-	} else {
-		lc_index_insert(&r->index, slot);
-	}
+	*old = present;
 	s->key |= LC_SLOT_LIVE | LC_SLOT_DIRTY;
 	seg->live++;
 	seg->dirty++;

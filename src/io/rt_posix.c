@@ -76,7 +76,14 @@ static struct thread *thread_of(struct lc_thread *t)
 
 void lc_mutex_init(struct lc_mutex *m)
 {
-	check(pthread_mutex_init(mutex_of(m), NULL), "pthread_mutex_init");
+	pthread_mutexattr_t attr;
+
+	check(pthread_mutexattr_init(&attr), "pthread_mutexattr_init");
+	/* Critical sections are shorter than a system call: try again for a moment before sleeping. */
+	check(pthread_mutexattr_settype(&attr, PTHREAD_MUTEX_ADAPTIVE_NP),
+	      "pthread_mutexattr_settype");
+	check(pthread_mutex_init(mutex_of(m), &attr), "pthread_mutex_init");
+	check(pthread_mutexattr_destroy(&attr), "pthread_mutexattr_destroy");
 }
 
 void lc_mutex_destroy(struct lc_mutex *m)
