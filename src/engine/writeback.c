@@ -190,23 +190,27 @@ static u64 pause_ns(const struct lc_writeback *w)
 	return (u64)w->core->settings.retry_ms * growth * LC_NS_PER_MS;
 }
 
-/* A turn has ended; BLOCKED: by something else than a backing store. [lock] */
-static void settle(struct lc_writeback *w, int err, bool blocked)
+/* Nothing can be done before the next attempt: who drains shall know why. [lock] */
+static void give_up(struct lc_writeback *w, int err)
+{
+	w->errors++;
+	w->last_error = err;
+	w->turn_error = 0;
+	lc_cond_broadcast(&w->done);
+}
+
+/* Neither a turn's volume nor any other can be written back: the SSD fails, or a list is full. [lock] */
+static void blocked(struct lc_writeback *w, int err)
 {
 	struct lc_core *c = w->core;
 
-	w->failures = blocked ? w->failures + 1 : 0;
-	w->retry_ns = blocked ? lc_now_ns() + pause_ns(w) : 0;
-	if (err) {
-		w->errors++;
-		w->last_error = err;
-		if (!c->stalled_since_ns) { /* the SSD, or a full list */
-			c->stalled_since_ns = lc_now_ns();
-			c->stall_error = err;
-		}
-		lc_log_space(w->log); /* writers may have waited long enough */
+	w->failures++;
+	w->retry_ns = lc_now_ns() + pause_ns(w);
+	if (!c->stalled_since_ns) {
+		c->stalled_since_ns = lc_now_ns();
+		c->stall_error = err;
 	}
-	lc_cond_broadcast(&w->done);
+	give_up(w, err);
 }
 
 /* A turn, if there is a reason for one; and the tail. False: nothing can be done now. [lock; released meanwhile] */
@@ -237,8 +241,20 @@ static bool write_back(struct lc_writeback *w)
 	moved = c->ring.tail_id - tail;
 	if (v)
 		lc_pace_turned(c, written, moved);
-	if (v || moved || tail_err)
-		settle(w, err ? err : tail_err, tail_err || (err && w->sweep.error));
+	if (tail_err || (err && w->sweep.error)) {
+		blocked(w, err ? err : tail_err);
+	} else {
+		w->failures = 0;
+		if (err)
+			w->turn_error = err; /* the others come first */
+		else if (!w->sweep.nr_failing)
+			w->turn_error = 0;
+		else if (!v && w->turn_error)
+			give_up(w, w->turn_error);
+	}
+	if (err || tail_err)
+		lc_log_space(w->log); /* writers may have waited long enough */
+	lc_cond_broadcast(&w->done);
 	w->fruitless = written || moved || !v ? 0 : w->fruitless + 1;
 	return moved || (v && w->fruitless <= nr);
 }

@@ -31,7 +31,7 @@ struct lc_writeback {
 	struct lc_error start_error;
 	struct lc_cond done; /* a sweep or the start has ended */
 	u64 drain_id;	     /* everything up to this segment is to be written back */
-	u64 errors;	     /* turns that failed */
+	u64 errors;	     /* how often nothing could be done any more */
 	int last_error;
 
 	/* own */
@@ -39,6 +39,7 @@ struct lc_writeback {
 	u64 seen_ops, quiet_ns;
 	u64 superblock_ns; /* when it was last written */
 	u32 turn;	   /* the volume that had the last one */
+	int turn_error;	   /* guarded by the engine mutex: of a turn, since nothing could be done last */
 	u32 fruitless;	   /* turns in a row that changed nothing */
 	/* Guarded by the engine mutex: what failed was not a backing store, but the SSD or the log; in a row, and the next attempt. */
 	u32 failures;
