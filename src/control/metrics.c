@@ -140,6 +140,7 @@ static void below(FILE *f, const struct lc_stats *st)
 	counter(f, "log_bytes_total", "Bytes written to the cache device by the log.", st->log_bytes);
 	counter(f, "commits_total", "Flushes of the cache device.", st->commits);
 	counter(f, "writeback_sweeps_total", "Sweeps of write-back.", st->sweeps);
+	counter(f, "writeback_rounds_total", "Rounds over a volume, made of sweeps.", st->rounds);
 	counter(f, "writeback_bytes_total", "Bytes written back.", st->writeback_blocks * LC_BLOCK);
 	counter(f, "writeback_ios_total", "Writes to the backing stores by write-back.",
 		st->writeback_ios);
@@ -204,6 +205,12 @@ static void cache(FILE *f, const struct lc_stats *st)
 	gauge(f, "bad_blocks", "Lost blocks, whose sectors fail to be read.", st->bad_blocks);
 	gauge(f, "epoch", "How often this cache was opened.", st->epoch);
 	gauge(f, "waiting_writers", "Requests that wait for space in the log.", st->waiting_writers);
+	one(f, "pace_delay_seconds", "gauge",
+	    "What a writer waits for a block now, because the log is nearly full.",
+	    st->pace_delay_ns / 1e9);
+	gauge(f, "writeback_rate_bytes",
+	      "What write-back did per second lately, while it was at work.",
+	      st->writeback_rate_blocks * LC_BLOCK);
 	gauge(f, "failing_volumes", "Volumes whose backing stores fail.", st->failing_volumes);
 	gauge(f, "log_failed", "1: the cache device has failed, and the log is not durable.",
 	      st->log_failed);

@@ -99,6 +99,7 @@ static json_t *cache(struct control *c, const struct lc_stats *st)
 	json_object_set_new(o, "was_clean", json_boolean(st->was_clean));
 	json_object_set_new(o, "recovered_records", json_number_of(st->recovered_records));
 	json_object_set_new(o, "waiting_writers", json_number_of(st->waiting_writers));
+	json_object_set_new(o, "pace_delay_ns", json_number_of(st->pace_delay_ns));
 	json_object_set_new(o, "log_failed", json_boolean(st->log_failed));
 	json_object_set_new(o, "memory_bytes", json_number_of(st->memory_bytes));
 	return o;
@@ -163,17 +164,19 @@ static json_t *log_of(const struct lc_stats *st)
 static json_t *writeback(const struct lc_stats *st)
 {
 	double bytes = (double)st->writeback_blocks * LC_BLOCK, seconds = st->writeback_ns / 1e9;
-	double rate = seconds > 0 ? bytes / seconds : 0;
-	json_t *o = json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:f}", "sweeps",
-			      (json_int_t)st->sweeps, "blocks", (json_int_t)st->writeback_blocks,
-			      "ios", (json_int_t)st->writeback_ios, "superseded_blocks",
-			      (json_int_t)st->superseded_blocks, "zeroed_blocks",
-			      (json_int_t)st->zeroed_blocks, "backing_flushes",
+	double rate = st->writeback_rate_blocks * (double)LC_BLOCK;
+	json_t *o = json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f}", "sweeps",
+			      (json_int_t)st->sweeps, "rounds", (json_int_t)st->rounds, "blocks",
+			      (json_int_t)st->writeback_blocks, "ios", (json_int_t)st->writeback_ios,
+			      "superseded_blocks", (json_int_t)st->superseded_blocks,
+			      "zeroed_blocks", (json_int_t)st->zeroed_blocks, "backing_flushes",
 			      (json_int_t)st->backing_flushes, "seconds", seconds);
 
 	json_object_set_new(o, "sweep_bytes", ratio(bytes, st->sweeps));
 	json_object_set_new(o, "blocks_per_io", ratio(st->writeback_blocks, st->writeback_ios));
 	json_object_set_new(o, "bytes_per_second", ratio(bytes, seconds));
+	json_object_set_new(o, "bytes_per_second_now",
+			    json_number_of(st->writeback_rate_blocks * LC_BLOCK));
 	json_object_set_new(o, "clean_in_seconds",
 			    st->dirty_blocks ? ratio(st->dirty_blocks * (double)LC_BLOCK, rate) :
 					       json_real(0));

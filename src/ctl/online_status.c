@@ -163,6 +163,9 @@ static void show_trouble(const json_t *st)
 		       number_of(e, "lost_blocks"), number_of(st, "cache.bad_blocks"));
 	if (json_is_true(member(st, "cache.log_failed")))
 		printf("\nERROR      the cache device fails: nothing is durable until it works again\n");
+	if (number_of(st, "cache.pace_delay_ns") > 0)
+		printf("\nslowed     a write waits %.1f ms now: the log is nearly full, and takes what write-back frees\n",
+		       number_of(st, "cache.pace_delay_ns") / 1e6);
 	if (number_of(st, "cache.waiting_writers") > 0)
 		printf("\nwaiting    %.0f writers wait for space in the log\n",
 		       number_of(st, "cache.waiting_writers"));

@@ -70,7 +70,7 @@ u64 lc_pace_charge(struct lc_core *c, u32 slot, u32 nr)
 	u64 reserve = ring_blocks(&c->ring) / RESERVE_SHARE;
 	u64 room = room_blocks(&c->ring) + c->ring.segment_blocks -
 		   lc_ring_position(&c->ring, slot) - nr; /* the rest of the head */
-	u64 now_ns, max_ns;
+	u64 rate, now_ns, max_ns;
 
 	if (room >= reserve) {
 		p->delay_ns = p->next_ns = 0;
@@ -78,12 +78,13 @@ u64 lc_pace_charge(struct lc_core *c, u32 slot, u32 nr)
 	}
 	now_ns = lc_now_ns();
 	max_ns = now_ns + LC_PACE_MAX_NS;
+	rate = lc_pace_rate(c);
+	if (rate < RATE_MIN)
+		rate = RATE_MIN;
 	if (p->next_ns < now_ns)
 		p->next_ns = now_ns;
 	/* Without any room the writer is held up elsewhere: by the log itself. */
-	p->next_ns = room ? p->next_ns +
-				     nr * (LC_NS_PER_S * (reserve - room) / room / lc_pace_rate(c)) :
-			    max_ns;
+	p->next_ns = room ? p->next_ns + nr * (LC_NS_PER_S * (reserve - room) / room / rate) : max_ns;
 	if (p->next_ns > max_ns)
 		p->next_ns = max_ns;
 	p->delay_ns = p->next_ns - now_ns;
@@ -129,9 +130,8 @@ u64 lc_pace_rate(const struct lc_core *c)
 {
 	const struct lc_pace *p = &c->pace;
 	u64 ms = (p->stretch_ns + p->before_ns) / LC_NS_PER_MS;
-	u64 rate = ms ? (p->stretch_blocks + p->before_blocks) * 1000 / ms : 0;
 
-	return rate > RATE_MIN ? rate : RATE_MIN;
+	return ms ? (p->stretch_blocks + p->before_blocks) * 1000 / ms : 0;
 }
 
 u64 lc_pace_limit(struct lc_core *c, u64 durable_id)

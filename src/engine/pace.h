@@ -87,7 +87,7 @@ void lc_pace_room(struct lc_core *c);
 void lc_pace_start(struct lc_core *c, u64 now_ns);
 /* It has brought NR more blocks to a backing store. */
 void lc_pace_progress(struct lc_core *c, u32 nr, u64 now_ns);
-/* Blocks a second. */
+/* Blocks a second lately, while it was at work; 0: nothing is known. */
 u64 lc_pace_rate(const struct lc_core *c);
 
 /* Up to which segment a turn takes blocks, at most DURABLE_ID. Releases the mutex in between. */
