@@ -17,6 +17,8 @@
 	X(TEAR_BLOCK, "writes torn at 4096 bytes")                          \
 	X(NEVER_FLUSH, "clients that never flush")                          \
 	X(RING_FULL, "a full ring")                                         \
+	X(PACED, "writers that pay for blocks")                             \
+	X(ROUNDS, "rounds of write-back in several sweeps")                 \
 	X(LAPS, "the log lapped")                                           \
 	X(LAPS_DOZEN, "the log lapped a dozen times")                       \
 	X(BIG_WRITE, "writes of 512 KiB and more")                          \

@@ -54,6 +54,8 @@ void history_covers(struct history *h, const struct lc_stats *st)
 	laps = st->head_id / st->nr_segments;
 	if (st->dirty_segments + 2 >= st->nr_segments)
 		h->covered[COVER_RING_FULL] = true;
+	h->covered[COVER_PACED] |= st->pace_delay_ns > 0;
+	h->covered[COVER_ROUNDS] |= st->rounds >= 3 && st->sweeps >= 2 * st->rounds;
 	h->covered[COVER_LAPS] |= laps > 0;
 	h->covered[COVER_LAPS_DOZEN] |= laps >= 12;
 	h->covered[COVER_ZEROS_WRITTEN] |= st->zeroed_blocks && !h->backing[0].zero_works;
