@@ -6,6 +6,8 @@
 /* The share of the ring in which writers are slowed, and the work of a round in a burst. */
 #define RESERVE_SHARE 8u
 #define BURST_SHARE 16u
+/* In a cache that is more than half full, what is younger than this share of the ring may be overwritten before it is worth a write. */
+#define YOUNG_SHARE 8u
 /* By what share of itself the work grows or shrinks after a turn; and what "lately" is. */
 #define WORK_STEP_SHARE 16u
 #define TURNS_LATELY 16u
@@ -138,14 +140,18 @@ u64 lc_pace_limit(struct lc_core *c, u64 durable_id)
 {
 	struct lc_ring *ring = &c->ring;
 	u64 id = ring->tail_id, batch = c->settings.batch_bytes / LC_BLOCK / ring->segment_blocks;
-	u64 work = 0;
+	u64 work = 0, young = ring->nr / YOUNG_SHARE;
 
 	if (c->settings.batch_bytes) {
 		id += batch ? batch : 1;
 		return id < durable_id ? id : durable_id;
 	}
-	if (c->pace.work_blocks >= ring->dirty_blocks)
+	if (c->pace.work_blocks == UINT64_MAX)
 		return durable_id;
+	if (durable_id + young > ring->head_id)
+		durable_id = ring->head_id - young;
+	if (durable_id <= id)
+		return id + 1;
 	do {
 		work += lc_ring_segment(ring, ++id)->dirty;
 		if (id % SLICE == 0) {

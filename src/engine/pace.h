@@ -23,7 +23,8 @@
  * does not follow (a burst), 1/16 of the ring, of which one round meets about 1/9 (what it does is replaced by
  * newer work ahead of it), less than the reserve. From then on it grows by 1/16 after each turn while the tail
  * lately (the last 16 turns) moved by at least half of what was written, and shrinks as much while it did not. In balance a
- * round meets nearly as many blocks as the cache has. docs/performance.md has the figures.
+ * round meets nearly as many blocks as the cache has. What is younger than an eighth of the ring is left out, unless
+ * it lies beside something older: some of it will be overwritten before it has to go. docs/design.md has the figures.
  *
  * Locking: the engine mutex guards everything here; the functions are called with it held.
  */

@@ -157,6 +157,8 @@ static void write_back_looks_as_far_as_its_work_goes(void **state)
 	(void)state;
 	make_dirty();
 	assert_int_equal(limit(), 1000);
+	core.pace.work_blocks = 39000; /* the youngest eighth of the ring, 200 segments, is left out */
+	assert_int_equal(limit(), 801);
 	core.pace.work_blocks = 4000;
 	assert_int_equal(limit(), 100);
 	core.pace.work_blocks = 4001;
