@@ -43,7 +43,7 @@ const char params_help[] =
 	"writeback-threshold=PERCENT\n"
 	"                     0 to 100: write-back pauses while reads keep a backing\n"
 	"                     store busy above this share (default 70; 100: never)\n"
-	"writeback-batch=SIZE 1M to 16T, data per sweep (default auto: 1/8 of the cache)\n"
+	"writeback-batch=SIZE 1M to 16T, how far write-back looks (default auto)\n"
 	"dirty-low=PERCENT    0 to 100: write back above this share (default 10)\n"
 	"dirty-high=PERCENT   0 to 100: above this share write-back does not pause for\n"
 	"                     reads (default 80)\n"
