@@ -57,15 +57,22 @@ void lc_sweep_reap_ssd(struct lc_sweep *sw, u64 deadline_ns)
 	}
 }
 
-/* Gather a run's data: copies from buffers now, reads of the SSD into the queue. */
+/*
+ * Gather a run's data: copies from buffers now, reads of the SSD into the queue. A buffer is let go of at once: a run may be on
+ * the belt for as long as a slow disk likes, and writers need the buffers.
+ */
 static void read_run(struct lc_sweep *sw, struct lc_run *r)
 {
-	for (u32 i = r->frame, end = i + r->nr, nr; i < end; i += nr) {
+	struct lc_core *c = sw->core;
+	u32 end = r->frame + r->nr, copied = 0;
+
+	for (u32 i = r->frame, nr; i < end; i += nr) {
 		struct lc_piece *p = &sw->pieces[i];
 
 		nr = 1;
 		if (p->pin == LC_PIN_BUFFER) {
 			lc_copy(lc_sweep_frame(sw, i), p->data, LC_BLOCK);
+			copied++;
 			continue;
 		}
 		while (i + nr < end && p[nr].pin == LC_PIN_SSD && p[nr].slot == p->slot + nr)
@@ -81,6 +88,13 @@ static void read_run(struct lc_sweep *sw, struct lc_run *r)
 		r->nr_ios++;
 		sw->reading++;
 	}
+	if (!copied)
+		return;
+	lc_mutex_lock(&c->lock);
+	for (u32 i = r->frame; i < end; i++)
+		if (sw->pieces[i].pin == LC_PIN_BUFFER)
+			lc_log_unpin(sw->log, sw->pieces[i].slot, LC_PIN_BUFFER);
+	lc_log_unlock(sw->log);
 }
 
 /* --- build --- */

@@ -167,7 +167,8 @@ static void write_run(struct lc_sweep *sw, struct lc_run *r)
 		/* It can be read after all: it was listed, but that could not be made durable. */
 		if (!p->bad && lc_index_slot(&c->ring.index, p->slot)->key & LC_SLOT_DIRTY)
 			lc_bad_clear(&c->meta.bad, v->id, r->block + i, p->mask);
-		lc_log_unpin(sw->log, p->slot, p->pin);
+		if (p->pin == LC_PIN_SSD)
+			lc_log_unpin(sw->log, p->slot, p->pin);
 	}
 	v->touched |= samples;
 	c->stats.writeback_blocks += r->nr;

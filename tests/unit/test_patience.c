@@ -362,6 +362,43 @@ static void closing_does_not_wait_for_the_sweep(void **state)
 	must_close();
 }
 
+static void *drain(void *arg)
+{
+	(void)arg;
+	must_drain();
+	return NULL;
+}
+
+/*
+ * What waits for a disk was copied out of the log's buffers when it was taken up: held by a disk that hangs they would have
+ * made writers hang, too, in a log with all the room of the world.
+ */
+static void a_hanging_disk_does_not_hold_buffers(void **state)
+{
+	pthread_t thread;
+
+	(void)state;
+	settings.nr_buffers = 12;
+	make(16 * MIB, 32768, 1, 4 * MIB);
+	must_open();
+	/* As much as the buffers hold, each block on its own; all of them have some of what is not yet at the disk. */
+	for (u32 i = 0; i < 84; i++)
+		put(0, 100 + 2 * (i % 7 * 12 + i / 7), 1, 0x11);
+	flush();
+	lc_mutex_lock(&disk->lock);
+	assert_int_equal(pthread_create(&thread, NULL, drain, NULL), 0);
+	sleep_ms(50);
+	for (u32 i = 0; i < 70; i++)
+		put(0, 400 + i, 1, 0x22); /* does not hang */
+	lc_mutex_unlock(&disk->lock);
+	assert_int_equal(pthread_join(thread, NULL), 0);
+	must_drain();
+	must_close();
+	assert_on_disk(0, 100, 1, 0x11);
+	assert_on_disk(0, 266, 1, 0x11);
+	assert_on_disk(0, 469, 1, 0x22);
+}
+
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, life_teardown)
 
 int main(void)
@@ -378,6 +415,7 @@ int main(void)
 		T(much_dirty_data_does_not_give_way),
 		T(a_drain_does_not_give_way),
 		T(closing_does_not_wait_for_the_sweep),
+		T(a_hanging_disk_does_not_hold_buffers),
 	};
 
 	return cmocka_run_group_tests(tests, mem_quiet, NULL);
