@@ -11,6 +11,7 @@ import nbd
 
 from harness import K, M, Skip, case, pick
 from remote import Network, Remote, nbdkit, qemu_nbd
+from test_ctl_offline import ctl
 from test_io import read_all
 
 
@@ -167,6 +168,22 @@ def growth(env):
     h.shutdown()
     server.stop()
     assert everything(remote) == data + bytes(4 * M)
+
+
+@case()
+def drain_offline(env):
+    """logcachectl takes a URI, too."""
+    remote = Remote(env, nbdkit("memory", "8M"))
+    data = bytearray(8 * M)
+    for _ in range(2):  # the first time the volume is new to the cache, and the drain would be fenced
+        server = env.serve(cache=env.path("ssd"), cache_size=8 * M, backing=remote.uri, writeback="off",
+                           backing_fence=0)
+        h = server.connect()
+        write_somewhere(h, env.rng, data, 20)
+        h.shutdown()
+        server.stop()
+    ctl("drain", "--offline", f"cache={env.path('ssd')}", f"backing={remote.uri}")
+    assert everything(remote) == data
 
 
 # --- what is refused ---
