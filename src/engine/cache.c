@@ -167,7 +167,7 @@ static int begin_epoch(struct lc_cache *c, struct lc_error *err)
 	if (!LC_MUTANT(old_first))
 		sb->first = cut_seq + 1;
 	sb->durable_seq = cut_seq; /* the device was flushed before it was read */
-	sb->clean = false;
+	sb->clean = sb->settled = false;
 	ret = LC_MUTANT(epoch_not_durable) ?
 		      0 :
 		      lc_ssd_write_page(c, LC_PAGE_SUPERBLOCK); /* I1: before any other write */
@@ -274,7 +274,8 @@ int lc_ssd_close(struct lc_cache *c, int err)
 		if (c->rewrite[page])
 			err = lc_ssd_write_page(c, page);
 	if (!err) {
-		sb->clean = LC_MUTANT(clean_in_any_case) || settled(c);
+		sb->clean = true;
+		sb->settled = LC_MUTANT(always_settled) || settled(c);
 		sb->durable_seq = c->log.durable_seq;
 		err = lc_ssd_write_page(c, LC_PAGE_SUPERBLOCK);
 	}

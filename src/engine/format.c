@@ -184,6 +184,7 @@ bool lc_page_recognize(const void *block)
 #define SB_VALUES 264
 
 #define SB_FLAG_CLEAN 1u
+#define SB_FLAG_SETTLED 2u
 
 void lc_superblock_encode(void *block, const struct lc_superblock *sb)
 {
@@ -194,7 +195,7 @@ void lc_superblock_encode(void *block, const struct lc_superblock *sb)
 	put32(block, SB_ZONE_BLOCKS, sb->zone_blocks);
 	put32(block, SB_SEGMENT_BLOCKS, sb->segment_blocks);
 	put32(block, SB_NR_SEGMENTS, sb->nr_segments);
-	put32(block, SB_FLAGS, sb->clean ? SB_FLAG_CLEAN : 0);
+	put32(block, SB_FLAGS, (sb->clean ? SB_FLAG_CLEAN : 0) | (sb->settled ? SB_FLAG_SETTLED : 0));
 	put64(block, SB_EPOCH, sb->epoch);
 	put64(block, SB_FIRST, sb->first);
 	put64(block, SB_TAIL_ID, sb->tail_id);
@@ -218,6 +219,7 @@ bool lc_superblock_decode(const void *block, struct lc_superblock *sb)
 	sb->segment_blocks = get32(block, SB_SEGMENT_BLOCKS);
 	sb->nr_segments = get32(block, SB_NR_SEGMENTS);
 	sb->clean = get32(block, SB_FLAGS) & SB_FLAG_CLEAN;
+	sb->settled = get32(block, SB_FLAGS) & SB_FLAG_SETTLED;
 	sb->epoch = get64(block, SB_EPOCH);
 	sb->first = get64(block, SB_FIRST);
 	sb->tail_id = get64(block, SB_TAIL_ID);

@@ -164,7 +164,8 @@ struct lc_superblock {
 	u32 zone_blocks;
 	u32 segment_blocks;
 	u32 nr_segments;
-	bool clean;	 /* closed in good order, nothing written since */
+	bool clean; /* closed in good order, nothing written since */
+	bool settled; /* and nothing that was asked of a backing store could be executed later (lc_store_settled) */
 	u64 epoch;	 /* number of times the cache was opened */
 	u64 first;	 /* the seq at which this epoch began */
 	u64 tail_id;	 /* newest segment all of whose data is on the backing stores; 0: none */

@@ -95,6 +95,6 @@ int repair_cut(struct repair *r, u64 seq, u64 named)
 	m->sb.epoch = epoch + 1;
 	m->sb.first = seq + 1;
 	m->sb.durable_seq = seq;
-	m->sb.clean = false;
+	m->sb.clean = m->sb.settled = false;
 	return err ? err : write_page(r, LC_PAGE_SUPERBLOCK);
 }

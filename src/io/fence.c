@@ -308,11 +308,14 @@ static void end_session(struct lc_fence *f)
 	while (f->nr_flight) /* somebody is just about to submit it */
 		lc_cond_wait(&f->change, &f->lock, LC_FOREVER);
 	account(f);
-	if (f->nr_lost)
+	if (f->nr_lost && f->options.fence_ms)
 		snprintf(fence, sizeof fence,
 			 "; %u writes were in flight: nothing is written for %g s, until none of them can "
 			 "be executed any more",
 			 f->nr_lost, f->options.fence_ms / 1000.0);
+	else if (f->nr_lost)
+		snprintf(fence, sizeof fence, "; %u writes were in flight, and are issued again",
+			 f->nr_lost);
 	f->nr_lost = 0;
 	f->told = true;
 	memcpy(why, f->why, sizeof why);

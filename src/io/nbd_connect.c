@@ -24,7 +24,7 @@ static void set_socket(int fd)
 {
 	const struct linger linger = {.l_onoff = 1, .l_linger = 0};
 	const int on = 1, idle_s = 15, interval_s = 5, count = 3;
-	struct sockaddr_storage a;
+	struct sockaddr_storage a = {0};
 	socklen_t n = sizeof a;
 
 	if (getsockname(fd, (struct sockaddr *)&a, &n) < 0 ||
@@ -187,7 +187,7 @@ int lc_nbd_connect(struct lc_nbd_link *l, u32 timeout_ms, struct lc_link_info *i
 		   struct lc_error *err)
 {
 	u64 until_ns = lc_now_ns() + timeout_ms * LC_NS_PER_MS;
-	struct nbd_handle *h;
+	struct nbd_handle *h = NULL;
 	struct lc_error ignored;
 	int rc = open_handle(l, until_ns, &h, err);
 

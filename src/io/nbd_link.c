@@ -49,7 +49,9 @@ static void calm(int event_fd)
 
 /* --- requests --- */
 
-/* libnbd's: the command is done. 1: it need not be retired. */
+/* NOLINTBEGIN(readability-non-const-parameter): the types of both are libnbd's */
+
+/* The command is done. 1: it need not be retired. */
 static int completed(void *opaque, int *error)
 {
 	struct lc_link_io *io = opaque;
@@ -64,7 +66,7 @@ static int completed(void *opaque, int *error)
 	return 1;
 }
 
-/* libnbd's: what begins at OFFSET, as pairs of length and flags. */
+/* What begins at OFFSET, as pairs of length and flags. */
 static int told_extents(void *opaque, const char *context, u64 offset, u32 *entries, size_t nr,
 			int *error)
 {
@@ -85,6 +87,8 @@ static int told_extents(void *opaque, const char *context, u64 offset, u32 *entr
 		};
 	return 0;
 }
+
+/* NOLINTEND(readability-non-const-parameter) */
 
 static int64_t ask_extent(struct lc_nbd_link *l, struct nbd_handle *h, struct lc_link_io *io,
 			  nbd_completion_callback done)

@@ -276,8 +276,10 @@ static const char *description_of(const struct served_volume *v, char *text, siz
 	const char *path = v->backing->name, *slash = strrchr(path, '/');
 	char size[SIZE_TEXT_BYTES];
 
-	/* The folder is nobody's business on the other side of a network. */
-	if (slash)
+	/* The folder, or the server, is nobody's business on the other side of a network. */
+	if (lc_is_uri(path))
+		path = "NBD server";
+	else if (slash)
 		path = slash + 1;
 	snprintf(text, n, "%.255s%s%s%s, %s", name_is_text(path) ? path : "",
 		 name_is_text(path) ? " (" : "", size_text(size, v->backing->size_bytes),

@@ -15,11 +15,12 @@ import nbd
 
 
 class Remote:
-    """An NBD server at a Unix socket."""
+    """An NBD server at a Unix socket, or at a TCP port of this host."""
 
-    def __init__(self, env, command, name="remote"):
-        """COMMAND gets the path of the socket, and returns a command line."""
+    def __init__(self, env, command, name="remote", port=None):
+        """COMMAND gets the path of the socket, or the number of the port, and returns a command line."""
         self.socket = env.path(f"{name}.sock")
+        self.port = port
         self.log_path = env.path(f"{name}.log")
         self._command = command
         self.process = None
@@ -28,13 +29,13 @@ class Remote:
 
     @property
     def uri(self):
-        return f"nbd+unix:///?socket={self.socket}"
+        return f"nbd://127.0.0.1:{self.port}" if self.port else f"nbd+unix:///?socket={self.socket}"
 
     def start(self):
         if os.path.exists(self.socket):
             os.unlink(self.socket)
         with open(self.log_path, "ab") as log:
-            self.process = subprocess.Popen(self._command(self.socket), stdin=subprocess.DEVNULL,
+            self.process = subprocess.Popen(self._command(self.port or self.socket), stdin=subprocess.DEVNULL,
                                             stdout=log, stderr=log)
         end = time.monotonic() + 20
         while not self._answers():
@@ -43,9 +44,9 @@ class Remote:
             time.sleep(0.01)
 
     def _answers(self):
-        s = socket.socket(socket.AF_UNIX)
+        s = socket.socket(socket.AF_INET if self.port else socket.AF_UNIX)
         try:
-            s.connect(self.socket)
+            s.connect(("127.0.0.1", self.port) if self.port else self.socket)
             return True
         except OSError:
             return False
@@ -86,13 +87,15 @@ class Remote:
 
     def connect(self):
         h = nbd.NBD()
-        h.connect_unix(self.socket)
+        h.connect_uri(self.uri)
         return h
 
 
 def nbdkit(*args):
     # Not --exit-with-parent: that means the thread that starts it.
-    return lambda path: ["nbdkit", "-f", "-U", path, *args]
+    return lambda where: ["nbdkit", "-f",
+                          *(("-i", "127.0.0.1", "-p", str(where)) if isinstance(where, int) else ("-U", where)),
+                          *args]
 
 
 def qemu_nbd(image, fmt):

@@ -5,13 +5,18 @@ or goes on with what it had got from a connection that is lost."""
 import os
 import re
 import shutil
+import signal
+import subprocess
 import time
 
 import nbd
 
+import harness
 from harness import K, M, Skip, case, pick
 from remote import Network, Remote, nbdkit, qemu_nbd
+from test_ctl_offline import ctl
 from test_io import read_all
+from test_metrics import free_port
 
 
 def write_somewhere(h, rng, data, nr, largest=128 * K):
@@ -123,6 +128,32 @@ def connections(env):
 
 
 @case()
+def background(env):
+    """nbdkit forks between the decision to start and serving; over TCP."""
+    remote = Remote(env, nbdkit("file", env.make_file("disk", 8 * M)), port=free_port())
+    front, pidfile = env.path("front.sock"), env.path("front.pid")
+    subprocess.run(["nbdkit", "-U", front, "-P", pidfile, harness.MODULE, f"backing={remote.uri}",
+                    "backing-fence=0"], check=True, timeout=60, stdin=subprocess.DEVNULL,
+                   env=harness.ENVIRONMENT)
+    with open(pidfile, encoding="ascii") as f:
+        pid = int(f.read())
+    try:
+        h = nbd.NBD()
+        h.connect_unix(front)
+        data = bytearray(8 * M)
+        write_somewhere(h, env.rng, data, 50)
+        h.flush()
+        remote.restart()
+        write_somewhere(h, env.rng, data, 50)
+        h.flush()
+        assert read_all(h, 8 * M) == data
+        h.shutdown()
+    finally:
+        os.kill(pid, signal.SIGKILL)
+    assert everything(remote) == data
+
+
+@case()
 def holes(env):
     size = 8 * M
     disk = env.make_file("disk", size, b"x" * (64 * K))
@@ -169,6 +200,22 @@ def growth(env):
     assert everything(remote) == data + bytes(4 * M)
 
 
+@case()
+def drain_offline(env):
+    """logcachectl takes a URI, too."""
+    remote = Remote(env, nbdkit("memory", "8M"))
+    data = bytearray(8 * M)
+    for _ in range(2):  # the first time the volume is new to the cache, and the drain would be fenced
+        server = env.serve(cache=env.path("ssd"), cache_size=8 * M, backing=remote.uri, writeback="off",
+                           backing_fence=0)
+        h = server.connect()
+        write_somewhere(h, env.rng, data, 20)
+        h.shutdown()
+        server.stop()
+    ctl("drain", "--offline", f"cache={env.path('ssd')}", f"backing={remote.uri}")
+    assert everything(remote) == data
+
+
 # --- what is refused ---
 
 
@@ -191,7 +238,7 @@ def refusals(env):
     refused(server("large", "--filter=blocksize-policy", "memory", "8M", "blocksize-minimum=65536",
                    "blocksize-preferred=65536"), says=("65536", "4096", "blocksize"))
     noflush = server("noflush", "--filter=protect", "eval", "get_size=echo 8M", "protect=0-0",
-                     "pread=dd if=/dev/zero bs=1 count=$3 status=none",
+                     "pread=head -c $3 /dev/zero",
                      "can_write=exit 0", "pwrite=cat >/dev/null")
     refused(noflush, says=("flush", "backing-without-flush=accept"))
     env.serve(backing=noflush, backing_without_flush="accept").stop()

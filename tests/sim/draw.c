@@ -241,7 +241,8 @@ void draw_life(struct history *h, bool last, bool must_crash)
 		switch_life_begins(h);
 	for (unsigned v = 0; v < h->nr_volumes; v++)
 		remote_draw(&h->remotes[v], h->last);
-	h->one_fails = h->nr_served > 1 && !h->remote && !h->no_ssd && !h->switches && h->drain && sim_one_in(2);
+	h->one_fails = h->nr_served > 1 && !h->remote && !h->no_ssd && !h->switches && h->drain &&
+		       sim_one_in(2);
 	h->zero_lost = last && h->damaged && sim_one_in(2);
 	h->closed = h->drained = h->lost = false;
 	h->open_error = 0;

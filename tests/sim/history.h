@@ -118,7 +118,7 @@ struct history {
 	struct store_sim backing[ORACLE_VOLUMES_MAX];
 	struct remote remotes[ORACLE_VOLUMES_MAX];
 	struct lc_store *stores[ORACLE_VOLUMES_MAX]; /* what the engine gets, in a life */
-	u32 nr_sectors[ORACLE_VOLUMES_MAX]; /* that the sector oracle judges */
+	u32 nr_sectors[ORACLE_VOLUMES_MAX];	     /* that the sector oracle judges */
 	struct client clients[CLIENTS_MAX];
 
 	/* switch.c: the cache comes and goes */

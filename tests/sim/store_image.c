@@ -511,7 +511,8 @@ static void land_or_not(struct store_sim *s, struct sim_io *io)
 
 static void ghost_fired(struct sim_event *ev)
 {
-	struct sim_ghost *g = (struct sim_ghost *)((char *)ev - offsetof(struct sim_ghost, event)), **p;
+	struct sim_ghost *g = (struct sim_ghost *)((char *)ev - offsetof(struct sim_ghost, event)),
+			 **p;
 	struct store_sim *s = g->store;
 	struct sim_write *w = image_write_begin(s, g->len_bytes, g->offset_bytes, g->zero);
 	u32 x;

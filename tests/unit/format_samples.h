@@ -28,6 +28,7 @@ static UNUSED struct lc_superblock some_superblock(void)
 		.segment_blocks = 16,
 		.nr_segments = 10,
 		.clean = true,
+		.settled = true,
 		.epoch = 7,
 		.first = 90,
 		.tail_id = 12,

@@ -122,10 +122,14 @@ static void superblock_comes_back(void **state)
 	assert_int_equal(out.zone_blocks, in.zone_blocks);
 	assert_int_equal(out.segment_blocks, in.segment_blocks);
 	assert_int_equal(out.nr_segments, in.nr_segments);
-	assert_true(out.clean);
+	assert_true(out.clean && out.settled);
 	assert_true(out.epoch == in.epoch && out.first == in.first);
 	assert_true(out.tail_id == in.tail_id && out.tail_seq == in.tail_seq);
 	assert_true(out.durable_seq == in.durable_seq);
+	in.settled = false;
+	seal_superblock(&in);
+	assert_true(lc_superblock_decode(block, &out));
+	assert_true(out.clean && !out.settled);
 	in.clean = false;
 	seal_superblock(&in);
 	assert_true(lc_superblock_decode(block, &out));
