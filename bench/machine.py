@@ -4,6 +4,7 @@
 import os
 import platform
 import shutil
+import stat
 import subprocess
 import sys
 import tempfile
@@ -26,12 +27,16 @@ class Machine:
         for path in (self.module, self.program("load/nbd-load")):
             if not os.path.exists(path):
                 sys.exit(f"{path} does not exist: build first (scripts/build)")
-        self.ssd_folder = tempfile.mkdtemp(prefix="logcache-bench-", dir=ssd)
+        self.mounted = mount_new(ssd) if ssd and not os.path.isdir(ssd) else None
+        self.ssd_folder = tempfile.mkdtemp(prefix="logcache-bench-", dir=self.mounted or ssd)
         self.memory_folder = tempfile.mkdtemp(prefix="logcache-bench-", dir=memory)
         self._numbers = {}
 
     def close(self):
         shutil.rmtree(self.ssd_folder, ignore_errors=True)
+        if self.mounted:
+            subprocess.run(["umount", self.mounted], check=True)
+            os.rmdir(self.mounted)
         shutil.rmtree(self.memory_folder, ignore_errors=True)
 
     def program(self, name):
@@ -69,6 +74,18 @@ class Machine:
         with open(path, "wb") as f:
             f.truncate(size)
         return path
+
+
+def mount_new(device):
+    """Make an ext4 on the block device, which must be blank, and mount it: targets are about files on ext4."""
+    if not stat.S_ISBLK(os.stat(device).st_mode):
+        sys.exit(f"--ssd {device}: it must be a folder or a block device")
+    if subprocess.run(["blkid", "-p", device], stdout=subprocess.DEVNULL, check=False).returncode != 2:
+        sys.exit(f"--ssd {device}: there is something on it. If it may be destroyed: wipefs -a {device}")
+    subprocess.run(["mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=0", device], check=True)
+    folder = tempfile.mkdtemp(prefix="logcache-bench-ssd-")
+    subprocess.run(["mount", "-t", "ext4", device, folder], check=True)
+    return folder
 
 
 def first_line(*command):

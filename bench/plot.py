@@ -30,12 +30,40 @@ $data << END
 {chr(10).join(lines)}
 END
 plot $data using 2:3:6:xtic(1) with boxes lc variable, \\
-     $data using 2:3:4:5 with yerrorbars pt 0 lc rgb "#333333"
-""", width=max(420, 110 * len(data)))
+     $data using 2:3:4:5 with yerrorbars pt 0 ps 0 lc rgb "#333333"
+""", width=max(480, 60 + 125 * len(data)))
+
+
+def sweeps(lines, points):
+    """What a disk makes of a sweep, by its size. LINES: {name: [(blocks, per second)]}, the model's; POINTS:
+    [(name, blocks, per second)], what was measured."""
+    blocks = []
+    draw = []
+    for i, (name, data) in enumerate(lines.items()):
+        blocks.append(f"$l{i} << END\n" + "\n".join(f"{x} {y}" for x, y in data) + "\nEND")
+        draw.append(f'$l{i} using ($1/1024):2 with linespoints lt {i + 1} pt 7 ps 0.5 title "{name}"')
+    for i, (name, x, y) in enumerate(points):
+        blocks.append(f"$p{i} << END\n{x} {y}\nEND")
+        draw.append(f'$p{i} using ($1/1024):2 with points pt {9 + 2 * i} ps 1.6 lc rgb "#b3261e" title "{name}"')
+    return gnuplot(f"""
+set logscale x 2
+set logscale y 2
+set xlabel "Ki random blocks in one sweep"
+set ylabel "blocks per second of the disk"
+set key left top
+set border 3
+set xtics nomirror
+set ytics nomirror
+set grid lc rgb "#dddddd"
+set linetype 1 lc rgb "#1f6fb2"
+set linetype 2 lc rgb "#8a939c"
+{chr(10).join(blocks)}
+plot {", ".join(draw)}
+""", height=340)
 
 
 def gnuplot(script, width=700, height=300):
-    head = f'set encoding utf8\nset terminal svg size {width},{height} font "sans-serif,12" dynamic\n'
+    head = f'set encoding utf8\nset terminal svg size {width},{height} font "sans-serif,12"\n'
     try:
         done = subprocess.run(["gnuplot"], input=(head + script).encode(), stdout=subprocess.PIPE,
                               stderr=subprocess.PIPE, check=True)
@@ -51,7 +79,6 @@ def embedded(svg):
     global COUNT
     COUNT += 1
     svg = svg[svg.index("<svg"):]
-    svg = re.sub(r'id="([^"]+)"', rf'id="p{COUNT}-\1"', svg)
+    svg = re.sub(r"""\bid=(["'])([^"']+)\1""", rf'id="p{COUNT}-\2"', svg)
     svg = re.sub(r"url\(#([^)]+)\)", rf"url(#p{COUNT}-\1)", svg)
-    return re.sub(r"href='#([^']+)'|href=\"#([^\"]+)\"",
-                  lambda m: f'href="#p{COUNT}-{m.group(1) or m.group(2)}"', svg)
+    return re.sub(r"""href=(["'])#([^"']+)\1""", rf'href="#p{COUNT}-\2"', svg)

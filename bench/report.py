@@ -129,5 +129,5 @@ def as_html(results, machine, external, command):
         parts.append(f"<h2 id={r.name}>{html.escape(r.title)}</h2>")
         parts.append(html_table(details(r)))
         parts.append(html_goals(r))
-        parts.append(plot.bars(r))
+        parts += [plot.bars(r), r.extra]
     return "\n".join(parts) + "\n</html>\n"

@@ -18,6 +18,7 @@ class Result:
         self.references = workload.references
         self.columns = list(workload.targets)
         self.rounds = []  # [{column: {metric: value}}]
+        self.extra = ""  # one more plot
         self.goals = []  # [(goal, (median, lowest, highest, met) or None)]
 
     def values(self, column, key):
@@ -75,5 +76,6 @@ def run(workload, options, targets, progress):
             result.rounds.append(measured)
     finally:
         workload.close()
+    result.extra = workload.extra(result)
     result.goals = [(goal, goal.judge(result.rounds)) for goal in workload.goals]
     return result

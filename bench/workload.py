@@ -78,6 +78,11 @@ class Workload:
     def measure(self, column):
         raise NotImplementedError
 
+    def extra(self, result):
+        """One more plot for the page, or nothing."""
+        del result
+        return ""
+
     def close(self):
         for target in self.targets.values():
             if target is not None:

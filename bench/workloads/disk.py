@@ -4,7 +4,7 @@
 All figures are in the disk's time: "per second" is per second of a real disk, and so are latencies.
 """
 
-from bench import load
+from bench import load, plot
 from bench.machine import GIB, MIB
 from bench.targets import Logcache, Spindle
 from bench.workload import Goal, Metric, Workload, ratio
@@ -84,6 +84,13 @@ class Drain(OverSpindle):
             disk.stop()
         did = disk.stats()
         return {"per_second": self.disk_rate(self.blocks, seconds), "queue": did["mean_queue"]}
+
+    def extra(self, result):
+        sizes = [1 << n for n in range(12, 21)]
+        lines = {f"ideal sweep, depth {depth}": [
+            (n, load.simulated(self.machine, "--depth", depth, "sweep", n)) for n in sizes]
+            for depth in (32, 1)}
+        return plot.sweeps(lines, [("logcache", self.blocks, result.cell("logcache", "per_second")[0])])
 
     def swept(self, seed):
         """The ideal sweep in real time, over NBD: what it lacks is what this machine loses at this speed."""
