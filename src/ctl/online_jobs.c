@@ -83,16 +83,19 @@ static int wait_for(const char *socket, json_t **job)
 static int run_job(const char *socket, const char *path, json_t *body, bool wait)
 {
 	json_t *job;
-	char text[TEXT_BYTES];
+	char text[TEXT_BYTES], held[TEXT_BYTES + 32] = "";
 	int ret = CTL_OK;
 
 	if (!http_ask(socket, "POST", path, body, &job))
 		return CTL_FAILED;
 	if (wait)
 		ret = wait_for(socket, &job);
+	if (json_is_number(member(job, "held_ms")))
+		snprintf(held, sizeof held, ", in which writers waited for %s",
+			 latency_text(text, number_of(job, "held_ms") * 1e6));
 	if (ret == CTL_OK && wait)
-		printf("%s done after %s\n", text_of(job, "kind"),
-		       duration_text(text, number_of(job, "seconds")));
+		printf("%s done after %s%s\n", text_of(job, "kind"),
+		       duration_text(text, number_of(job, "seconds")), held);
 	else if (ret == CTL_OK)
 		printf("%s has begun: job %.0f\n", text_of(job, "kind"), number_of(job, "id"));
 	json_decref(job);

@@ -153,6 +153,7 @@ static void show_volumes(const json_t *st)
 static void show_trouble(const json_t *st)
 {
 	const json_t *e = json_object_get(st, "errors");
+	char text[TEXT_BYTES];
 
 	if (number_of(e, "cache") + number_of(e, "backing") + number_of(e, "crc") +
 		    number_of(e, "lost_blocks") + number_of(st, "cache.bad_blocks") >
@@ -164,8 +165,8 @@ static void show_trouble(const json_t *st)
 	if (json_is_true(member(st, "cache.log_failed")))
 		printf("\nERROR      the cache device fails: nothing is durable until it works again\n");
 	if (number_of(st, "cache.pace_delay_ns") > 0)
-		printf("\nslowed     a write waits %.1f ms now: the log is nearly full, and takes what write-back frees\n",
-		       number_of(st, "cache.pace_delay_ns") / 1e6);
+		printf("\nslowed     a block written waits %s: the log is nearly full\n",
+		       latency_text(text, number_of(st, "cache.pace_delay_ns")));
 	if (number_of(st, "cache.waiting_writers") > 0)
 		printf("\nwaiting    %.0f writers wait for space in the log\n",
 		       number_of(st, "cache.waiting_writers"));

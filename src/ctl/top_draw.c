@@ -120,6 +120,7 @@ static void draw_trouble(const struct top_view *v, int *y)
 		     *e = json_object_get(st, "errors");
 	double errors = number_of(e, "cache") + number_of(e, "backing") + number_of(e, "crc") +
 			number_of(e, "lost_blocks");
+	char text[TEXT_BYTES];
 
 	if (errors > 0 || json_is_true(member(st, "cache.log_failed"))) {
 		attron(A_BOLD);
@@ -129,6 +130,9 @@ static void draw_trouble(const struct top_view *v, int *y)
 		     number_of(e, "backing"), number_of(e, "crc"), number_of(e, "lost_blocks"));
 		attroff(A_BOLD);
 	}
+	if (number_of(st, "cache.pace_delay_ns") > 0)
+		line(y, "slowed  a block written waits %s: the log is nearly full",
+		     latency_text(text, number_of(st, "cache.pace_delay_ns")));
 	if (number_of(e, "failing_volumes") > 0 || number_of(st, "cache.waiting_writers") > 0)
 		line(y, "waiting %.0f writers for space in the log; backing stores that fail: %.0f",
 		     number_of(st, "cache.waiting_writers"), number_of(e, "failing_volumes"));

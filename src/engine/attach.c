@@ -14,10 +14,9 @@
  * the SSD holds may ever count again: from_seq of all volumes is behind the last record, durably.
  *
  * Opening, recovering or formatting, and starting threads come before writers are held. What they wait for when a cache
- * is attached: the writes that are under way, then one flush of each backing store and the samples that were touched,
- * both for what has come since the same was done a moment ago, then two writes and flushes of the SSD for each page of
- * the volume table. That takes some milliseconds, and on a disk that is as slow as its writes are. How long it was,
- * lc_stats.held_ns tells.
+ * is attached: the writes that are under way, then a flush of those backing stores that were written since the same was
+ * done a moment ago; and if those writes touched samples, these, and two flushes of the SSD. That takes some milliseconds,
+ * or, on a slow disk, what its writes take. How long it was, lc_stats.held_ns tells.
  *
  * How long writers are held for requests under way and for the last drain is bounded by a share of the clients' patience;
  * whoever cannot make it in that time lets them go and tries again.
@@ -185,43 +184,35 @@ static int sample_volume(struct lc_cache *c, struct lc_volume *v, u64 which, voi
 		     0;
 }
 
-/* Flush, and take all samples, or those that were touched since they were taken. */
-static int prepare_volume(struct lc_cache *c, struct lc_volume *v, bool first, void *scratch,
-			  struct lc_error *err)
+/*
+ * What went straight to a volume is made durable, and the samples that it touched are taken anew; FIRST: all of them.
+ * *CHANGED: its fingerprint is another one now.
+ */
+static int catch_up(struct lc_cache *c, struct lc_volume *v, bool first, void *scratch,
+		    bool *changed, struct lc_error *err)
 {
+	bool written;
 	u64 which;
-	int ret;
+	int ret = 0;
 
 	lc_mutex_lock(&c->core.lock);
+	written = first || v->written;
 	which = first ? ~0ull : v->touched;
 	v->sampling = true;
+	v->written = false; /* what ends from now on comes next time */
 	v->touched = 0;
 	lc_mutex_unlock(&c->core.lock);
-	ret = flush_volume(c, v, err);
+	*changed = which;
+	if (written)
+		ret = flush_volume(c, v, err);
 	return ret ? ret : sample_volume(c, v, which, scratch, err);
 }
 
 /*
- * While clients go on, as much as can be done of what writers would have to wait for: again until a turn is short,
- * and little has come meanwhile.
+ * The same for all volumes, and the table says so, durably: their fingerprints count. They may do so before writers are held:
+ * as long as the log has nothing of a volume, its fingerprint decides nothing.
  */
-static int prepare_volumes(struct lc_cache *c, void *scratch, struct lc_error *err)
-{
-	u64 began_ns;
-	int ret = 0;
-
-	for (u32 turn = 0; turn < PREPARES_MAX && !ret; turn++) {
-		began_ns = lc_now_ns();
-		for (unsigned i = 0; i < c->nr_volumes && !ret; i++)
-			ret = prepare_volume(c, &c->volumes[i], turn == 0, scratch, err);
-		if (turn > 0 && lc_now_ns() - began_ns <= PREPARED_NS)
-			break;
-	}
-	return ret;
-}
-
-/* While writers are held: what has come since. */
-static int settle_volumes(struct lc_cache *c, void *scratch, struct lc_error *err)
+static int catch_up_all(struct lc_cache *c, bool first, void *scratch, struct lc_error *err)
 {
 	struct lc_meta *meta = &c->core.meta;
 	bool page[LC_NR_PAGES] = {false};
@@ -229,17 +220,13 @@ static int settle_volumes(struct lc_cache *c, void *scratch, struct lc_error *er
 
 	for (unsigned i = 0; i < c->nr_volumes && !ret; i++) {
 		struct lc_volume *v = &c->volumes[i];
+		bool changed;
 
-		ret = flush_volume(c, v, err);
-		if (!ret)
-			ret = sample_volume(c, v, v->touched, scratch, err);
-		if (ret)
-			break;
+		ret = catch_up(c, v, first, scratch, &changed, err);
+		page[lc_volume_page(v->id)] |= changed;
 		lc_mutex_lock(&c->core.lock);
-		v->touched = 0;
 		meta->volumes[v->id].unverified = false;
 		lc_mutex_unlock(&c->core.lock);
-		page[lc_volume_page(v->id)] = true;
 	}
 	for (u32 i = 0; i < LC_NR_PAGES && !ret; i++) {
 		if (!page[i])
@@ -248,6 +235,24 @@ static int settle_volumes(struct lc_cache *c, void *scratch, struct lc_error *er
 		if (ret)
 			lc_fail(err, ret, "%s: cannot be written: %s", c->core.ssd->name,
 				strerror(-ret));
+	}
+	return ret;
+}
+
+/*
+ * While clients go on, as much as can be done of what writers would have to wait for: again until a turn is short,
+ * and little has come meanwhile.
+ */
+static int prepare_volumes(struct lc_cache *c, void *scratch, struct lc_error *err)
+{
+	int ret = 0;
+
+	for (u32 turn = 0; turn < PREPARES_MAX && !ret; turn++) {
+		u64 began_ns = lc_now_ns();
+
+		ret = catch_up_all(c, turn == 0, scratch, err);
+		if (turn > 0 && lc_now_ns() - began_ns <= PREPARED_NS)
+			break;
 	}
 	return ret;
 }
@@ -270,7 +275,7 @@ static int settle(struct lc_cache *c, void *scratch, struct lc_error *err)
 	}
 	if (ret)
 		return ret;
-	ret = settle_volumes(c, scratch, err);
+	ret = catch_up_all(c, false, scratch, err);
 	if (ret)
 		release_writers(c);
 	return ret;

@@ -122,8 +122,10 @@ static void leave(struct lc_volume *v, struct lc_range *range)
 {
 	lc_mutex_lock(&v->core->lock);
 	/* At the end: a sample that was taken while this was under way is not to be trusted. */
-	if (v->sampling)
+	if (v->sampling) {
 		v->touched |= lc_samples_in(v->size_bytes, range->block, range->nr);
+		v->written = true;
+	}
 	lc_range_leave(&v->ranges, range);
 	v->direct_writes--;
 	lc_path_done(v);

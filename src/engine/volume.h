@@ -40,7 +40,8 @@ struct lc_volume {
 	struct lc_log *log;	   /* NULL: straight to the backing store. path.h */
 	u32 log_reads, log_writes; /* steps under way through the log */
 	u32 direct_writes;	   /* and straight */
-	bool sampling; /* a cache is being attached: `touched` notes what goes straight meanwhile */
+	bool sampling; /* a cache is being attached: `touched` and `written` note what goes straight meanwhile */
+	bool written; /* something has */
 	int flush_error; /* a flush of the backing store failed that no client asked for: the next one shall know */
 	struct lc_ranges ranges;
 	struct lc_busy reads;

@@ -101,7 +101,7 @@ def jobs(env):
     has(ctl(control, "drain", "--wait"), "drain done after")
     has(ctl(control, "drain"), r"drain has begun: job \d")
     control.wait(control.get("/v1/jobs")["jobs"][0])
-    has(ctl(control, "detach", "--wait"), "detach done")
+    has(ctl(control, "detach", "--wait"), r"detach done after \d+ s, in which writers waited for [\d.]+ [mu]?s$")
     assert control.status()["state"] == "none"
     has(ctl(control, "status"), "none: volumes are served")
     has(ctl(control, "drain", expect=FAILED), "there is no cache")
