@@ -18,7 +18,8 @@ static int alloc_buffers(struct lc_log *l)
 	l->buffers = lc_alloc(nr * sizeof *l->buffers);
 	l->memory = lc_alloc(nr * bytes);
 	l->entries = lc_alloc(blocks * sizeof *l->entries);
-	if (!l->buffers || !l->memory || !l->entries)
+	l->leader_entries = lc_alloc(blocks * sizeof *l->entries);
+	if (!l->buffers || !l->memory || !l->entries || !l->leader_entries)
 		return -ENOMEM;
 	for (u32 i = 0; i < nr; i++) {
 		l->buffers[i].data = l->memory + i * bytes;
@@ -43,7 +44,9 @@ int lc_log_init(struct lc_log *l, struct lc_core *core, u64 next_seq)
 		.epoch = core->meta.sb.epoch,
 		.first = core->meta.sb.first,
 	};
-	lc_cond_init(&l->committed);
+	lc_cond_init(&l->led);
+	lc_cond_init(&l->served[0]);
+	lc_cond_init(&l->served[1]);
 	lc_cond_init(&l->published);
 	lc_cond_init(&l->space);
 	lc_cond_init(&l->progress);
@@ -66,7 +69,10 @@ void lc_log_destroy(struct lc_log *l)
 	lc_free(l->buffers, nr * sizeof *l->buffers);
 	lc_free(l->memory, (size_t)nr * blocks * LC_BLOCK);
 	lc_free(l->entries, blocks * sizeof *l->entries);
-	lc_cond_destroy(&l->committed);
+	lc_free(l->leader_entries, blocks * sizeof *l->entries);
+	lc_cond_destroy(&l->led);
+	lc_cond_destroy(&l->served[0]);
+	lc_cond_destroy(&l->served[1]);
 	lc_cond_destroy(&l->published);
 	lc_cond_destroy(&l->space);
 	lc_cond_destroy(&l->progress);
@@ -258,8 +264,13 @@ void lc_log_seal(struct lc_log *l)
 		r->last = true;
 		close_segment(l, seg);
 	}
-	if (!r->writers)
-		lc_log_wake(l);
+}
+
+/* Seal the open record for the log thread to write. [lock] */
+static void seal_for_thread(struct lc_log *l)
+{
+	lc_log_seal(l);
+	lc_log_wake(l);
 }
 
 void lc_log_close_segment(struct lc_log *l)
@@ -267,7 +278,7 @@ void lc_log_close_segment(struct lc_log *l)
 	struct lc_ring *ring = &l->core->ring;
 
 	if (l->open)
-		lc_log_seal(l);
+		seal_for_thread(l);
 	if (ring->head_id && lc_ring_segment(ring, ring->head_id)->state == LC_SEGMENT_OPEN)
 		close_segment(l, lc_ring_segment(ring, ring->head_id));
 }
@@ -317,7 +328,7 @@ u32 lc_log_reserve(struct lc_log *l, u8 volume, u64 block, u8 mask, u32 nr, stru
 	r->end += nr;
 	r->writers++;
 	if (r->end == r->limit)
-		lc_log_seal(l);
+		seal_for_thread(l);
 	return nr;
 }
 
@@ -376,7 +387,7 @@ void lc_log_published(struct lc_log *l, const struct lc_chunk *chunk)
 	for (u32 i = 0; i < chunk->nr; i++)
 		b->copying[lc_ring_position(ring, chunk->slot + i)] &= ~LC_COPYING_WRITER;
 	if (--r->writers == 0 && r->state == LC_RECORD_SEALED)
-		lc_log_wake(l);
+		lc_log_ready(l, r);
 	if (l->published_waiters)
 		lc_cond_broadcast(&l->published);
 }
@@ -499,64 +510,4 @@ void lc_log_unpin(struct lc_log *l, u32 slot, enum lc_pin pin)
 	}
 	if (l->reclaim_waits)
 		lc_log_wake(l);
-}
-
-/* --- durability --- */
-
-static int wait_commit(struct lc_log *l, struct lc_commit *commit)
-{
-	commit->next = l->commits;
-	l->commits = commit;
-	lc_log_wake(l);
-	lc_log_unlock(l);
-	lc_mutex_lock(&l->core->lock);
-	while (!commit->done)
-		lc_cond_wait(&l->committed, &l->core->lock, LC_FOREVER);
-	return commit->result;
-}
-
-int lc_log_commit(struct lc_log *l, u64 seq)
-{
-	const struct lc_settings *s = &l->core->settings;
-	struct lc_commit commit = {.seq = seq};
-
-	assert(seq < l->next_seq);
-	if (seq <= l->durable_seq || LC_MUTANT(no_flush))
-		return 0; /* I2: costs no I/O */
-	if (l->failed)
-		return -EIO;
-	if (LC_MUTANT(flush_without_open) && l->open && lc_log_newest_seq(l) <= seq)
-		return 0;
-	if (s->flush_deadline_ms) /* the log thread seals when it is due: others may join */
-		commit.due_ns = lc_now_ns() + s->flush_deadline_ms * LC_NS_PER_MS;
-	else if (l->open && lc_log_newest_seq(l) <= seq)
-		lc_log_seal(l);
-	return wait_commit(l, &commit);
-}
-
-int lc_log_flush_device(void *log)
-{
-	struct lc_log *l = log;
-	struct lc_commit commit = {0};
-	int err = -EIO;
-
-	lc_mutex_lock(&l->core->lock);
-	if (!l->failed && l->failures == l->page_failures) {
-		commit.flush = l->flushes_started + 1;
-		err = wait_commit(l, &commit);
-	}
-	lc_log_unlock(l);
-	return err;
-}
-
-int lc_log_settle(void *log)
-{
-	struct lc_log *l = log;
-	int err;
-
-	lc_mutex_lock(&l->core->lock);
-	l->page_failures = l->failures;
-	err = LC_MUTANT(superseded_not_durable) ? 0 : lc_log_commit(l, lc_log_newest_seq(l));
-	lc_log_unlock(l);
-	return err;
 }

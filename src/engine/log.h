@@ -11,18 +11,25 @@
  *	publishes              (under the mutex: the index points to the slots from now on, I6)
  *
  * and the record is sealed when it is full, when a flush wants it, or when it gets old. A sealed
- * record takes no new slots; when its last copy is finished the log thread computes the checksums, fills in
- * the header and writes the record with one I/O. The header names everything in the record, so
- * a record is atomic: it is replayed whole or not at all.
- *
- * The log thread alone writes to the log area and flushes the SSD:
+ * record takes no new slots; when its last copy is finished, its checksums are computed, its header is filled in, and
+ * it is written with one I/O. The header names everything in the record, so a record is atomic: it is replayed whole
+ * or not at all.
  *
  *	OPEN -> SEALED -> WRITING -> WRITTEN          seq <= written_seq: all written up to here
  *	                                              seq <= durable_seq: and a flush succeeded after that
  *
- * Group commit: whoever needs durability puts itself on the list of waiters; one flush serves all whose
- * records are written when it is submitted (I2). While it runs the next group gathers. There is no
- * artificial delay.
+ * The log thread writes records that are full or old, several at a time, and flushes the SSD when buffers get scarce
+ * or a record gets old.
+ *
+ * Group commit (commit.c). Who needs durability, and finds nobody at it, leads a round, in its own thread: it seals
+ * the open record; writes it, if all others are on their way already, and waits for those; flushes the SSD; and
+ * tells all whom that served. Who comes meanwhile leaves the open record open, so that all who gather share the next
+ * record and the next flush, and waits; when the round is over one of them leads the next. So a lone writer that
+ * flushes needs no other thread, whose waking would take longer than the flush of a good SSD; and many together need
+ * two I/Os a round, however many they are. There is no artificial delay, unless flush_deadline_ms asks for one.
+ *
+ * Nothing is durable before a flush that was submitted when it had been written completely, whoever wrote it (I2).
+ * At most one flush runs at a time, and each failure of one is noticed by all who wait.
  *
  * Failure (I10). After a failed write or flush nothing is known of the records since durable_seq:
  * all waiters get EIO, and so does every later request for durability, until the log thread has
@@ -71,9 +78,9 @@ struct lc_buffer {
 
 /* A request for durability, on the stack of who waits. */
 struct lc_commit {
-	u64 seq;    /* durable up to here, please; 0: just a flush of the device */
-	u64 due_ns; /* until then it may wait for company */
-	u64 flush;  /* number of the first flush that counts */
+	u64 seq;   /* durable up to here, please; 0: just a flush of the device */
+	u64 flush; /* number of the first flush that counts */
+	u64 round; /* which will serve it */
 	int result;
 	bool done;
 	struct lc_commit *next;
@@ -102,7 +109,6 @@ struct lc_log {
 	u32 fill;	  /* position in the head segment behind its last record */
 
 	/* whoever waits */
-	struct lc_cond committed; /* a commit is done */
 	struct lc_cond published; /* a copy ended: see lc_log_wait_published */
 	struct lc_cond space;	  /* a buffer, a segment, or bad news */
 	struct lc_cond progress; /* for write-back: durable_id moved, or somebody waits for space */
@@ -110,7 +116,17 @@ struct lc_log {
 	u32 space_waiters;
 	u32 zero_waiters; /* of them for write-back to zero something */
 	u64 space_events; /* how often lc_log_space was called */
-	struct lc_commit *commits;
+
+	/* group commit */
+	struct lc_commit *commits; /* all who wait, the leader among them */
+	u64 round;		   /* number of the present or last round */
+	struct lc_commit *leader;  /* of the present round; NULL: nobody is at it */
+	u64 leader_seq;		   /* all up to here shall be durable then */
+	bool hurry;		   /* somebody cannot wait for company */
+	bool leader_waits;	   /* for something that others do: `led` */
+	struct lc_cond led;
+	struct lc_cond served[2]; /* by round % 2: who waits for it is served, or has to lead it */
+	struct lc_slot *leader_entries; /* the leader's: entries of one segment */
 
 	/* failure */
 	u64 failures;	   /* how often a write or flush failed */
@@ -126,7 +142,7 @@ struct lc_log {
 	bool running; /* start_result is set */
 	int start_result;
 	struct lc_error start_error;
-	const char *news_failed; /* own, like the next two: what to tell the administrator */
+	const char *news_failed; /* what to tell the administrator */
 	int news_error;
 	bool news_healed;
 	u64 now_ns;	    /* own: of the present turn of its loop */
@@ -136,12 +152,13 @@ struct lc_log {
 	u64 sleep_until_ns;
 	u64 sent_ns; /* when it last wrote a record */
 	struct lc_queue *queue;
-	u32 in_flight; /* records at the SSD */
+	bool finishing; /* somebody finishes record sent_seq, without the mutex */
+	u32 in_flight;	/* records at the SSD, whoever sent them */
 	u64 flushes_started;
-	bool flushing;
-	u64 flush_ns;	      /* when it was submitted */
-	u64 flush_covers_seq; /* written_seq when the flush in flight was submitted */
-	struct lc_io flush_io;
+	bool flushing;		 /* whoever does */
+	u64 flush_ns;		 /* when it was submitted */
+	u64 flush_covers_seq;	 /* written_seq when the flush in flight was submitted */
+	struct lc_io flush_io;	 /* own */
 	struct lc_slot *entries; /* own: entries of one segment */
 	u64 epoch, first;	 /* of this opening: constant once the thread runs */
 };
@@ -261,10 +278,29 @@ static inline struct lc_record *lc_log_record(struct lc_log *l, u64 seq)
 	return &l->records[seq % LC_RECORDS_MAX];
 }
 
-/* The open record takes no more slots. [lock] */
+/* The open record takes no more slots. Whoever shall write it has to be told: lc_log_wake. [lock] */
 void lc_log_seal(struct lc_log *l);
 /* Everything up to SEQ is durable. [lock] */
 void lc_log_set_durable(struct lc_log *l, u64 seq);
+/* R is sealed, and its last copy has ended: tell who is to write it. [lock] */
+void lc_log_ready(struct lc_log *l, const struct lc_record *r);
+
+/* --- between commit.c and log_thread.c --- */
+
+/* The next record to be written, if it is complete; NULL otherwise. [lock] */
+struct lc_record *lc_log_next_record(struct lc_log *l);
+/*
+ * Finish that record: r->io is what has to be written. SCRATCH has room for the entries of one segment. [lock; returns
+ * without it]
+ */
+void lc_log_finish_record(struct lc_log *l, struct lc_record *r, struct lc_slot *scratch);
+/* It was written. [lock] */
+void lc_log_record_written(struct lc_log *l, struct lc_record *r, int result);
+
+/* A flush is about to be submitted, and has ended. [lock] */
+void lc_log_begin_flush(struct lc_log *l);
+void lc_log_end_flush(struct lc_log *l, int result);
+
 void lc_log_main(void *log);
 
 #endif

@@ -12,6 +12,58 @@
 
 #include "path.h"
 
+/* --- scratch memory --- */
+
+#define SCRATCH_BYTES ((size_t)LC_CHUNK_BLOCKS * LC_BLOCK)
+
+/* One that was used before, and is still in the CPU's cache; NULL: there is none. [lock] */
+static void *take_scratch(struct lc_core *c)
+{
+	void *s = c->scratch;
+
+	if (s)
+		memcpy(&c->scratch, s, sizeof c->scratch);
+	return s;
+}
+
+/* [lock] */
+static void put_scratch(struct lc_core *c, void *scratch)
+{
+	memcpy(scratch, &c->scratch, sizeof c->scratch);
+	c->scratch = scratch;
+}
+
+void *lc_scratch_get(struct lc_core *c)
+{
+	void *s;
+
+	lc_mutex_lock(&c->lock);
+	s = take_scratch(c);
+	lc_mutex_unlock(&c->lock);
+	return s ? s : lc_alloc(SCRATCH_BYTES);
+}
+
+void lc_scratch_put(struct lc_core *c, void *scratch)
+{
+	if (!scratch)
+		return;
+	lc_mutex_lock(&c->lock);
+	put_scratch(c, scratch);
+	lc_mutex_unlock(&c->lock);
+}
+
+void lc_scratch_destroy(struct lc_core *c)
+{
+	while (c->scratch) {
+		void *s = c->scratch;
+
+		memcpy(&c->scratch, s, sizeof c->scratch);
+		lc_free(s, SCRATCH_BYTES);
+	}
+}
+
+/* --- a chunk --- */
+
 /* One block of a chunk. */
 struct piece {
 	u32 slot; /* 0: not in the cache */
@@ -228,10 +280,12 @@ static int read_chunk(struct chunk *c)
 	}
 	if (c->misses)
 		lc_busy_begin(&c->v->reads);
+	if (c->misses || on_disk)
+		c->scratch = take_scratch(core);
 	lc_mutex_unlock(&core->lock);
 
-	if (!err && (c->misses || on_disk)) {
-		c->scratch = lc_scratch_get(core);
+	if (!err && !c->scratch && (c->misses || on_disk)) {
+		c->scratch = lc_alloc(SCRATCH_BYTES);
 		if (!c->scratch)
 			err = -ENOMEM;
 	}
@@ -246,10 +300,10 @@ static int read_chunk(struct chunk *c)
 	for (u32 i = 0; i < c->nr && !err; i++)
 		if (c->pieces[i].slot && c->pieces[i].pin == LC_PIN_BUFFER)
 			deliver(c, i, c->pieces[i].cached, c->pieces[i].data);
-	lc_scratch_put(core, c->scratch);
-	c->scratch = NULL;
-
 	lc_mutex_lock(&core->lock);
+	if (c->scratch)
+		put_scratch(core, c->scratch);
+	c->scratch = NULL;
 	for (u32 i = 0; i < c->nr && failed; i++)
 		if (c->pieces[i].failed && forget_bad(core, c->pieces[i].slot, c->pieces[i].wrong))
 			err = -EIO;
@@ -273,6 +327,7 @@ int lc_read(struct lc_volume *v, void *buf, u32 len_bytes, u64 offset_bytes)
 	int err = 0;
 
 	assert(end <= v->size_bytes);
+	lc_volume_announce(v, at / LC_BLOCK);
 	while (at < end && !err) {
 		u64 limit = (at / LC_BLOCK + LC_CHUNK_BLOCKS) * LC_BLOCK;
 
@@ -356,40 +411,4 @@ int lc_volume_read_cached(struct lc_volume *v, u64 block, void *buf, u8 *mask)
 	lc_log_unpin(v->log, slot, pin);
 	lc_log_unlock(v->log);
 	return err;
-}
-
-/* --- scratch memory --- */
-
-#define SCRATCH_BYTES ((size_t)LC_CHUNK_BLOCKS * LC_BLOCK)
-
-void *lc_scratch_get(struct lc_core *c)
-{
-	void *s;
-
-	lc_mutex_lock(&c->lock);
-	s = c->scratch;
-	if (s)
-		memcpy(&c->scratch, s, sizeof c->scratch);
-	lc_mutex_unlock(&c->lock);
-	return s ? s : lc_alloc(SCRATCH_BYTES);
-}
-
-void lc_scratch_put(struct lc_core *c, void *scratch)
-{
-	if (!scratch)
-		return;
-	lc_mutex_lock(&c->lock);
-	memcpy(scratch, &c->scratch, sizeof c->scratch);
-	c->scratch = scratch;
-	lc_mutex_unlock(&c->lock);
-}
-
-void lc_scratch_destroy(struct lc_core *c)
-{
-	while (c->scratch) {
-		void *s = c->scratch;
-
-		memcpy(&c->scratch, s, sizeof c->scratch);
-		lc_free(s, SCRATCH_BYTES);
-	}
 }

@@ -54,6 +54,13 @@ struct lc_volume {
 	bool continued; /* this cache served it last, and was closed in good order */
 };
 
+/* BLOCK will be looked up soon. Without the mutex: lc_index_prefetch says why that does no harm. */
+__attribute__((no_sanitize("thread"))) static inline void lc_volume_announce(const struct lc_volume *v,
+									     u64 block)
+{
+	lc_index_prefetch(&v->core->ring.index, v->id, block);
+}
+
 /* Scratch memory of one request: LC_CHUNK_BLOCKS blocks. NULL without memory. Takes and releases the mutex. */
 void *lc_scratch_get(struct lc_core *c);
 void lc_scratch_put(struct lc_core *c, void *scratch);

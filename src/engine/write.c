@@ -341,18 +341,12 @@ int lc_volume_finish(struct lc_volume *v, const struct lc_request *rq, unsigned 
 	return !err && rq->direct ? flush_direct(v) : err;
 }
 
-/* BLOCK will be looked up. Without the mutex: see lc_index_prefetch. */
-__attribute__((no_sanitize("thread"))) static void announce(const struct lc_volume *v, u64 block)
-{
-	lc_index_prefetch(&v->core->ring.index, v->id, block);
-}
-
 int lc_write(struct lc_volume *v, const void *buf, u32 len_bytes, u64 offset_bytes, unsigned flags)
 {
 	struct lc_request rq;
 	int err;
 
-	announce(v, offset_bytes / LC_BLOCK);
+	lc_volume_announce(v, offset_bytes / LC_BLOCK);
 	rq = (struct lc_request){.since_ns = lc_now_ns()};
 	assert(offset_bytes + len_bytes <= v->size_bytes && !(flags & ~LC_FUA));
 	err = lc_volume_write(v, &rq, buf, len_bytes, offset_bytes);
