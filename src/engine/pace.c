@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "pace.h"
 
+#include <math.h>
+
 #include "log.h"
 
 /* The share of the ring in which writers are slowed, and the work of a round in a burst. */
-#define RESERVE_SHARE 8u
+#define RESERVE_SHARE 5u
 #define BURST_SHARE 16u
 /* In a cache that is more than half full, what is younger than this share of the ring may be overwritten before it is worth a write. */
 #define YOUNG_SHARE 8u
@@ -16,6 +18,8 @@
 #define TURN_BLOCKS_MIN 2048u
 /* The rate is that of the present stretch and the one before it, each so long. */
 #define STRETCH_NS (4 * LC_NS_PER_S)
+/* Below this share of the reserve a block costs ever more. */
+#define SCARCE 0.25
 /* What a disk does at least, if nothing is known yet. */
 #define RATE_MIN 64u
 /* How long the share of time that clients' reads take is measured, and how often it is looked at again. */
@@ -66,6 +70,17 @@ bool lc_pace_pressed(const struct lc_core *c)
 	return room_blocks(&c->ring) * RESERVE_SHARE < ring_blocks(&c->ring);
 }
 
+/* What a block costs: pace.h. */
+static u64 price_ns(u64 room, u64 reserve, u64 rate)
+{
+	double u = (double)room / reserve, price = sqrt(sqrt((1 - u) / u));
+
+	if (u < SCARCE)
+		price *= SCARCE / u;
+	price *= LC_NS_PER_S / rate;
+	return price < LC_PACE_MAX_NS ? price : LC_PACE_MAX_NS;
+}
+
 u64 lc_pace_charge(struct lc_core *c, u32 slot, u32 nr)
 {
 	struct lc_pace *p = &c->pace;
@@ -86,7 +101,7 @@ u64 lc_pace_charge(struct lc_core *c, u32 slot, u32 nr)
 	if (p->next_ns < now_ns)
 		p->next_ns = now_ns;
 	/* Without any room the writer is held up elsewhere: by the log itself. */
-	p->next_ns = room ? p->next_ns + nr * (LC_NS_PER_S * (reserve - room) / room / rate) : max_ns;
+	p->next_ns = room ? p->next_ns + nr * price_ns(room, reserve, rate) : max_ns;
 	if (p->next_ns > max_ns)
 		p->next_ns = max_ns;
 	p->delay_ns = p->next_ns - now_ns;

@@ -2,13 +2,15 @@
 /*
  * pace.h - how fast: clients against write-back, write-back against clients, and how far write-back looks.
  *
- * Writers. The last eighth of the ring is where they are slowed, so that nobody ever waits for a whole sweep. With a
- * share u of that eighth still free, a new block costs its writer
+ * Writers. The last fifth of the ring is where they are slowed, so that nobody ever waits for a whole sweep. With a
+ * share u of that fifth still free, a new block costs its writer
  *
- *	(1 - u) / (u * rate)    seconds,       rate: blocks a second that write-back did lately
+ *	((1 - u) / u) ^ 1/4 / min(4 u, 1) / rate    seconds,    rate: blocks a second that write-back did lately
  *
- * nothing at u = 1; at u = 1/2 just what write-back needs for one; ever more as u falls. So the share settles where both are
- * equally fast, and an error in the rate only moves that place. All writers share one queue of such
+ * nothing at u = 1; at u = 1/2 just what write-back needs for one; and ever more when little is left. So the share settles where both
+ * are equally fast, and an error in the rate only moves that place. In between the price hardly changes: what comes in waves
+ * leaves the ring in waves, a lap later, and writers who followed each of them would keep them going for ever. All writers
+ * share one queue of such
  * delays; nobody is delayed for longer than LC_PACE_MAX_NS at a time. A writer pays after its blocks are
  * published and before it is acknowledged, when it holds nothing that anybody could wait for.
  *
