@@ -4,8 +4,8 @@
  *
  * The slot table is in log order, a sweep in the order of the disk. To sort all of it would take as much memory
  * again; so a range is as much of the volume, from a place on, as fits the list, found in one pass over the segments:
- * when the list is full its upper part is given up, and with it everything that lies higher. 1/16 of a place per block of
- * the cache makes 16 or 32 passes for a round over a cache that is dirty throughout.
+ * when the list is full its upper part is given up, and with it everything that lies higher. 1/24 of a place per block of
+ * the cache makes 24 to 48 passes for a round over a cache that is dirty throughout.
  *
  * Locking: the list is its owner's; collecting takes the engine mutex segment by segment.
  */

@@ -16,8 +16,8 @@
 int lc_sweep_init(struct lc_sweep *sw, struct lc_core *core, struct lc_log *log,
 		  struct lc_volume **volumes)
 {
-	/* 12 bytes for each of these: 3/4 of a byte per block of the cache. */
-	u32 blocks = core->ring.nr * core->ring.segment_blocks, max = blocks / 16;
+	/* 12 bytes for each of these: half a byte per block of the cache. */
+	u32 blocks = core->ring.nr * core->ring.segment_blocks, max = blocks / 24;
 	u32 run_blocks = blocks / 64;
 	int err;
 
