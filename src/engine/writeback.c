@@ -158,14 +158,18 @@ static u64 target(struct lc_writeback *w)
 	return tail;
 }
 
-/* The next volume that has something to write back, and is not left alone because it fails. *NR: so many have. [lock] */
-static struct lc_volume *next_volume(struct lc_writeback *w, u32 *nr)
+/*
+ * The next volume that has something to write back, and is not left alone because it fails. *NR: so many have; *DUE: one that
+ * fails waits behind it for another attempt. [lock]
+ */
+static struct lc_volume *next_volume(struct lc_writeback *w, u32 *nr, bool *due)
 {
 	const struct lc_ring *ring = &w->core->ring;
 	struct lc_volume *next = NULL;
 	u64 now_ns = lc_now_ns();
 
 	*nr = 0;
+	*due = false;
 	for (u32 i = 0; i < LC_VOLUMES_MAX; i++) {
 		u32 id = (w->turn + i) % LC_VOLUMES_MAX + 1;
 		struct lc_volume *v = w->volumes[id];
@@ -174,7 +178,9 @@ static struct lc_volume *next_volume(struct lc_writeback *w, u32 *nr)
 		    (v->failing && now_ns < v->retry_ns))
 			continue;
 		++*nr;
-		if (!next)
+		if (next)
+			*due |= v->failing;
+		else
 			next = v;
 	}
 	if (next)
@@ -213,6 +219,18 @@ static void blocked(struct lc_writeback *w, int err)
 	give_up(w, err);
 }
 
+/*
+ * A backing store fails. Have the others come first, or for so long that nobody is to wait for them? They may have something dirty
+ * for ever: what is in the open segment, or what clients write. [lock]
+ */
+static bool others_are_done(const struct lc_writeback *w, const struct lc_volume *v, u32 nr)
+{
+	const struct lc_core *c = w->core;
+
+	return !v || w->fruitless > nr ||
+	       lc_now_ns() >= c->stalled_since_ns + c->settings.stall_timeout_ms * LC_NS_PER_MS;
+}
+
 /* A turn, if there is a reason for one; and the tail. False: nothing can be done now. [lock; released meanwhile] */
 static bool write_back(struct lc_writeback *w)
 {
@@ -220,11 +238,12 @@ static bool write_back(struct lc_writeback *w)
 	u64 tail = c->ring.tail_id, upto = target(w), written = 0, moved;
 	struct lc_volume *v;
 	u32 nr;
+	bool due;
 	int err = 0, tail_err;
 
 	if (upto <= tail || lc_now_ns() < w->retry_ns)
 		return false;
-	v = next_volume(w, &nr);
+	v = next_volume(w, &nr, &due);
 	/* Who fails holds the tail; the others' blocks lie behind what it would take. */
 	if (!w->sweep.nr_failing && !c->pace.hurries)
 		upto = lc_pace_limit(c, upto);
@@ -241,6 +260,7 @@ static bool write_back(struct lc_writeback *w)
 	moved = c->ring.tail_id - tail;
 	if (v)
 		lc_pace_turned(c, written, moved);
+	w->fruitless = written || moved || !v ? 0 : w->fruitless + 1;
 	if (tail_err || (err && w->sweep.error)) {
 		blocked(w, err ? err : tail_err);
 	} else {
@@ -249,14 +269,13 @@ static bool write_back(struct lc_writeback *w)
 			w->turn_error = err; /* the others come first */
 		else if (!w->sweep.nr_failing)
 			w->turn_error = 0;
-		else if (!v && w->turn_error)
+		else if (w->turn_error && others_are_done(w, v, nr))
 			give_up(w, w->turn_error);
 	}
 	if (err || tail_err)
 		lc_log_space(w->log); /* writers may have waited long enough */
 	lc_cond_broadcast(&w->done);
-	w->fruitless = written || moved || !v ? 0 : w->fruitless + 1;
-	return moved || (v && w->fruitless <= nr);
+	return moved || (v && (due || w->fruitless <= nr));
 }
 
 /* When the superblock is due because of its interval. [lock] */

@@ -1,0 +1,153 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * test_turns.c - volumes that take turns in write-back while the store of one of them fails: what the others
+ * have to do must not keep anybody from hearing of it, nor keep the one that failed from its next attempt.
+ */
+#include "cache_life.h"
+#include <pthread.h>
+#include <stdatomic.h>
+
+#define NR_OTHERS 40u
+
+static atomic_bool drained;
+static int drain_result;
+
+static void *drain(void *arg)
+{
+	(void)arg;
+	drain_result = lc_cache_drain(cache);
+	atomic_store(&drained, true);
+	return NULL;
+}
+
+/* A drain is under way, and waits for a store that fails. */
+static pthread_t begin_drain(void)
+{
+	pthread_t t;
+	u64 errors = stats().backing_errors;
+
+	atomic_store(&drained, false);
+	pthread_create(&t, NULL, drain, NULL);
+	must_become(stats().backing_errors > errors);
+	return t;
+}
+
+/* It hears of the failure, before the store works again; and CLIENT ends with it. */
+static void must_fail(pthread_t t, const pthread_t *client)
+{
+	u64 end_ms = now_ms() + 4000;
+	bool in_time;
+
+	while (!atomic_load(&drained) && now_ms() < end_ms)
+		sleep_ms(5);
+	in_time = atomic_load(&drained);
+	disks[0].write_error = 0;
+	pthread_join(t, NULL);
+	if (client)
+		pthread_join(*client, NULL);
+	assert_true(in_time);
+	assert_int_equal(drain_result, -EIO);
+}
+
+static int slow_flush(struct lc_store *s)
+{
+	sleep_ms(100);
+	return mem_flush(s);
+}
+
+/* Two volumes; the first one's store fails, the second one's is slow. */
+static void make_two(void)
+{
+	static struct lc_store_ops ops;
+
+	make(32 * MIB, 32768, 2, MIB); /* room for all that is written meanwhile */
+	ops = *disks[1].store.ops;
+	ops.flush = slow_flush;
+	disks[1].store.ops = &ops;
+	settings.retry_ms = 100;
+	must_open();
+	disks[0].write_error = -EIO;
+	put(0, 0, 1, 1);
+	put(1, 0, 1, 1);
+}
+
+/*
+ * One block of another volume, written after the drain began, stands in the open segment, which nobody closes: that volume
+ * had something to write back for ever, and the drain (a detach, too) never ended.
+ */
+static void a_block_in_the_open_segment_does_not_hide_a_failure(void **state)
+{
+	pthread_t t;
+
+	(void)state;
+	make_two();
+	t = begin_drain();
+	put(1, 9, 1, 2); /* while the second volume has its turn */
+	must_fail(t, NULL);
+	must_close();
+}
+
+static void *writer(void *arg)
+{
+	(void)arg;
+	for (u32 i = 0; !atomic_load(&drained); i++) {
+		put(1, i % 200, 8, 2);
+		sleep_ms(5);
+	}
+	return NULL;
+}
+
+/* The same while clients keep the other volume busy: there is always something that could be done first. */
+static void a_busy_volume_does_not_hide_a_failure(void **state)
+{
+	pthread_t t, client;
+
+	(void)state;
+	make_two();
+	t = begin_drain();
+	pthread_create(&client, NULL, writer, NULL);
+	must_fail(t, &client);
+	must_close();
+}
+
+/*
+ * Others have blocks in the open segment, so turns that change nothing: write-back went to sleep after each of them, and
+ * the store that worked again was tried only when all others had had theirs, a second for each.
+ */
+static void a_retry_does_not_wait_for_turns_that_change_nothing(void **state)
+{
+	u64 began_ms;
+
+	(void)state;
+	make(8 * MIB, 1 << 20, NR_OTHERS + 1, MIB);
+	settings.writeback = true;
+	settings.dirty_low_percent = 0;
+	settings.idle_ms = 500;
+	settings.retry_ms = 50;
+	must_open();
+	disks[0].write_error = -EIO;
+	put(0, 0, 255, 1); /* a segment */
+	for (u32 i = 1; i <= NR_OTHERS; i++)
+		put(i, 0, 1, 1);
+	flush();
+	must_become(stats().backing_errors > 2);
+	sleep_ms(100);
+	disks[0].write_error = 0;
+	began_ms = now_ms();
+	must_become(stats().tail_id == 1);
+	assert_true(now_ms() < began_ms + 50 * 16 + 1000); /* the longest pause, and some more */
+	must_close();
+}
+
+#define T(n) LIFE_TEST(n)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		T(a_block_in_the_open_segment_does_not_hide_a_failure),
+		T(a_busy_volume_does_not_hide_a_failure),
+		T(a_retry_does_not_wait_for_turns_that_change_nothing),
+	};
+
+	return cmocka_run_group_tests(tests, mem_quiet, NULL);
+}
