@@ -31,7 +31,7 @@ def nbd_load(machine, target, op, **options):
     return result
 
 
-def fio(machine, target, *options, seconds):
+def fio(machine, *options, seconds):
     """Run fio with one job; returns requests per second, of reads and writes."""
     done = subprocess.run(["fio", "--output-format=json", "--name=bench", "--bs=4k", "--time_based",
                            f"--runtime={seconds}", "--norandommap", "--randrepeat=0", "--thread",
@@ -45,11 +45,11 @@ def fio(machine, target, *options, seconds):
 
 
 def fio_nbd(machine, target, *options, seconds):
-    return fio(machine, target, "--ioengine=nbd", f"--uri={target.where}", *options, seconds=seconds)
+    return fio(machine, "--ioengine=nbd", f"--uri={target.where}", *options, seconds=seconds)
 
 
 def fio_direct(machine, path, *options, seconds):
-    return fio(machine, None, "--ioengine=io_uring", "--direct=1", f"--filename={path}", *options,
+    return fio(machine, "--ioengine=io_uring", "--direct=1", f"--filename={path}", *options,
                seconds=seconds)
 
 

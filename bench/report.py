@@ -87,6 +87,41 @@ def as_text(results, machine, external):
     return "\n\n".join(parts)
 
 
+def markdown_table(rows):
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]])
+
+
+def as_markdown(results, machine, command):
+    """For docs/performance.md: the targets, and then all figures."""
+    goals = [["workload", "target", "measured", ""]]
+    for r in results:
+        for goal, judged in r.goals:
+            measured = cell_text(judged[:3], goal.digits) if judged else ""
+            verdict = "not measured" if judged is None else "met" if judged[3] else "**not met**"
+            goals.append([r.title, goal.text, measured, verdict])
+    parts = ["; ".join(f"{name}: {value}" for name, value in machine) + f". `{command}`", "### Targets",
+             markdown_table(goals), "### Figures",
+             "Medians of the rounds, lowest and highest."]
+    for r in results:
+        parts += [f"**{r.title}** (`{r.name}`)", markdown_table(details(r))]
+    return "\n\n".join(parts)
+
+
+BEGIN, END = "<!-- scripts/bench --refresh: begin -->\n", "<!-- scripts/bench --refresh: end -->\n"
+
+
+def refresh(path, text):
+    """Put TEXT between the two marks of the file at PATH."""
+    with open(path, encoding="utf-8") as f:
+        old = f.read()
+    if BEGIN not in old or END not in old:
+        raise SystemExit(f"{path} does not have the lines {BEGIN.strip()} and {END.strip()}")
+    new = old[:old.index(BEGIN) + len(BEGIN)] + "\n" + text + "\n\n" + old[old.index(END):]
+    with open(path, "w", encoding="utf-8") as f:
+        f.write(new)
+
+
 STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; margin: 2em auto; max-width: 78em; padding: 0 1em; color: #222 }
 table { border-collapse: collapse; margin: .7em 0; font-variant-numeric: tabular-nums }

@@ -53,7 +53,6 @@ def run(workload, options, targets, progress):
                 if stopped is not None:
                     stopped.stop()
         result = Result(workload)
-        workload.round = 0
         if workload.warm_up:
             seconds, options.seconds = options.seconds, min(1, options.seconds / 2)
             for column in result.columns:

@@ -16,8 +16,18 @@ import time
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
+RUNNING = []  # every server that was not stopped yet
+
+
+def stop_all():
+    """At the end, also after something went wrong half-way."""
+    for server in list(RUNNING):
+        server.stop()
+
+
 class Path:
-    """A file or block device, opened with O_DIRECT by the load generator itself."""
+    """A file or block device, opened with O_DIRECT by the load generator itself; or the URI of somebody else's
+    server."""
 
     def __init__(self, path):
         self.where = path
@@ -29,10 +39,6 @@ class Path:
         pass
 
 
-class Uri(Path):
-    """A server that somebody else has started."""
-
-
 class Server:
     """A process that serves a Unix socket."""
 
@@ -40,6 +46,7 @@ class Server:
         self.log = machine.memory_path(f"{name}.log")
         with open(self.log, "wb") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log)
+        RUNNING.append(self)
 
     def wait_until(self, ready):
         while not ready():
@@ -65,6 +72,8 @@ class Server:
         if self.process.poll() is None:
             self.process.terminate()
         self.process.wait()
+        if self in RUNNING:
+            RUNNING.remove(self)
 
 
 class Nbdkit(Server):
@@ -163,4 +172,4 @@ def given(text):
     name, _, where = text.partition("=")
     if not name or not where:
         sys.exit(f"--target {text}: it must be NAME=PATH or NAME=URI")
-    return name, (Uri(where) if "://" in where else Path(where))
+    return name, Path(where)

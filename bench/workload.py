@@ -71,6 +71,7 @@ class Workload:
         self.machine = machine
         self.options = options
         self.targets = {}
+        self.round = 0
 
     def open(self):
         raise NotImplementedError
