@@ -124,7 +124,7 @@ static void leave(struct lc_volume *v, struct lc_range *range)
 	/* At the end: a sample that was taken while this was under way is not to be trusted. */
 	if (v->sampling) {
 		v->touched |= lc_samples_in(v->size_bytes, range->block, range->nr);
-		v->written = true;
+		v->written = !LC_MUTANT(attach_forgets_writes);
 	}
 	lc_range_leave(&v->ranges, range);
 	v->direct_writes--;

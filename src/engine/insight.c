@@ -125,6 +125,9 @@ static enum lc_place_state state_of(const struct lc_ring *ring, u32 place)
 	return seg->id > ring->tail_id ? LC_PLACE_DIRTY : LC_PLACE_CLEAN;
 }
 
+/* Places looked at in one critical section. */
+#define MAP_SLICE 64u
+
 u32 lc_cache_map(struct lc_cache *c, u8 *cells, u32 nr)
 {
 	const struct lc_ring *ring = &c->core.ring;
@@ -143,9 +146,11 @@ u32 lc_cache_map(struct lc_cache *c, u8 *cells, u32 nr)
 
 			if (s > cells[i])
 				cells[i] = s;
+			if (place % MAP_SLICE == MAP_SLICE - 1) { /* there may be millions */
+				lc_mutex_unlock(&c->core.lock);
+				lc_mutex_lock(&c->core.lock);
+			}
 		}
-		lc_mutex_unlock(&c->core.lock); /* there may be millions */
-		lc_mutex_lock(&c->core.lock);
 	}
 	if (cached)
 		lc_path_read_done(&c->volumes[0]);

@@ -30,7 +30,7 @@ def in_a_loop_under_load(env):
     load = Load(env, server, backing)
     end = time.monotonic() + pick(3, 8)
     rounds = 0
-    while time.monotonic() < end:
+    while time.monotonic() < end or rounds < pick(3, 6):
         body = {"segment_size": 65536} if rounds < 2 else {}
         control.do("attach", path=caches[rounds % 2], **body)
         assert control.status()["state"] == "attached"
@@ -43,7 +43,7 @@ def in_a_loop_under_load(env):
         load.check()
         rounds += 1
     content, requests, slowest = load.stop()
-    assert rounds >= pick(2, 5) and requests > 100, (rounds, requests)
+    assert requests > 100, requests
     assert slowest < STALL_MAX_S, f"a request took {slowest:.2f} s"
     h = server.connect()
     h.flush()

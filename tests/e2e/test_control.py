@@ -4,6 +4,7 @@
 import json
 import os
 import re
+import shutil
 import socket
 import stat
 import subprocess
@@ -13,7 +14,7 @@ import urllib.parse
 import harness
 from control import Control, Load, Metrics, Status, UnixConnection, content_of, refused, serve
 from devices import FailingStore, wait_until
-from harness import K, M, case, pick
+from harness import K, M, Skip, case, pick
 
 
 # --- the socket ---
@@ -216,6 +217,26 @@ def what_is_wrong_is_refused(env):
         refused(400, control.ask, "POST", "/v1/cache/attach", body, says=says)
     refused(409, lambda: control.start("attach", path="/x"), says="a cache already")
     assert control.status()["job"] is None
+    server.stop()
+
+
+@case()
+def the_examples_work(env):
+    """Those with curl in docs/control.md, as they stand there."""
+    if not shutil.which("curl") or not shutil.which("jq"):
+        raise Skip("curl or jq is not installed")
+    server, control, _ = serve(env)
+    with open(os.path.join(harness.HERE, "../../docs/control.md"), encoding="utf-8") as f:
+        examples = re.findall(r"^    \$ (curl .*)$", f.read(), re.MULTILINE)
+    assert len(examples) >= 5
+    for line in examples:
+        done = subprocess.run(["bash", "-o", "pipefail", "-c", line.replace("curl ", "curl --fail ", 1)], cwd=env.folder,
+                              capture_output=True, text=True, check=False, timeout=30)
+        assert done.returncode == 0 and done.stdout and "error" not in json.loads(
+            done.stdout if " jq " not in line else "{}"), (line, done)
+    now = control.settings()
+    assert now["dirty-low"] == 20 and now["writeback"] is False, now
+    control.wait(control.get("/v1/jobs/1"))
     server.stop()
 
 

@@ -21,6 +21,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <time.h>
 
 #include <cmocka.h>
 
@@ -61,6 +62,7 @@ struct mem_store {
 	unsigned nr_bad_blocks;
 	int read_error, write_error, flush_error; /* every one fails while it is not 0, */
 	int zero_error, extent_error;		  /* and changes nothing */
+	u32 flush_ms;				  /* how long a flush takes */
 	u64 dies_at_write;			  /* as counted by `writes`; 0: never */
 	u64 dies_at_flush;
 	u64 dies_at_zero; /* as counted by `zeroes` and `punches` together; the first half arrives */
@@ -173,6 +175,8 @@ static int mem_flush(struct lc_store *s)
 	struct mem_store *m = mem_of(s);
 	int err;
 
+	if (m->flush_ms)
+		nanosleep(&(struct timespec){.tv_nsec = m->flush_ms * (long)LC_NS_PER_MS}, NULL);
 	lc_mutex_lock(&m->lock);
 	err = m->dead ? -EIO : m->flush_error;
 	if (!err) {

@@ -372,6 +372,28 @@ static void a_failed_detach_keeps_the_fingerprint(void **state)
 	must(lc_cache_close(cache), "close");
 }
 
+/*
+ * A disk takes long to flush. That is done before writers are held, and not again for a volume that nobody has
+ * written since. (It once was, for each volume, while all writers waited.)
+ */
+static void nobody_waits_for_a_slow_flush(void **state)
+{
+	struct lc_volume *v = lc_cache_volume(cache, 0);
+	u8 buf[LC_BLOCK] = {4};
+	struct lc_stats st;
+
+	(void)state;
+	must(lc_write(v, buf, LC_BLOCK, 0, 0), "write");
+	mem_forget(&disk);
+	disk.flush_ms = 400;
+	must(lc_cache_attach(cache, &ssd.store, &error), error.text);
+	lc_cache_stats(cache, &st);
+	assert_int_equal(disk.flushes, 1);
+	assert_in_range(st.held_ns, 1, 200 * LC_NS_PER_MS);
+	disk.flush_ms = 0;
+	must(lc_cache_close(cache), "close");
+}
+
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -385,6 +407,7 @@ int main(void)
 		T(lost_blocks_keep_the_cache),
 		T(a_failed_flush_is_not_swallowed),
 		T(a_failed_detach_keeps_the_fingerprint),
+		T(nobody_waits_for_a_slow_flush),
 	};
 
 	return cmocka_run_group_tests(tests, mem_quiet, NULL);
