@@ -9,6 +9,12 @@ static u64 buckets_for(u32 nr_slots)
 	return (u64)nr_slots * 5 / 4 + 1;
 }
 
+/* As many low bits as a slot number up to LAST has. */
+static u32 mask_for(u32 last)
+{
+	return ~0u >> __builtin_clz(last);
+}
+
 int lc_index_init(struct lc_index *ix, u32 base, u32 nr_slots)
 {
 	u64 nr_buckets = buckets_for(nr_slots);
@@ -16,6 +22,7 @@ int lc_index_init(struct lc_index *ix, u32 base, u32 nr_slots)
 	assert(base > 0);
 	*ix = (struct lc_index){.base = base, .nr_slots = nr_slots};
 	ix->nr_buckets = nr_buckets;
+	ix->slot_mask = mask_for(base + nr_slots - 1);
 	ix->slots = lc_alloc(nr_slots * sizeof *ix->slots);
 	ix->buckets = lc_alloc(nr_buckets * sizeof *ix->buckets);
 	if (ix->slots && ix->buckets)
@@ -36,8 +43,8 @@ u64 lc_index_bytes(const struct lc_index *ix)
 	return ix->nr_slots * sizeof *ix->slots + ix->nr_buckets * sizeof *ix->buckets;
 }
 
-/* MurmurHash3's 64-bit finalizer (Appleby, public domain), scaled to the number of buckets. */
-static u64 home(const struct lc_index *ix, u64 place)
+/* MurmurHash3's 64-bit finalizer (Appleby, public domain). */
+static u64 hash(u64 place)
 {
 	u64 h = place;
 
@@ -46,7 +53,18 @@ static u64 home(const struct lc_index *ix, u64 place)
 	h ^= h >> 33;
 	h *= 0xc4ceb9fe1a85ec53ull;
 	h ^= h >> 33;
+	return h;
+}
+
+/* The high bits of the hash say where a place lives, the low ones are its tag. */
+static u64 home(const struct lc_index *ix, u64 h)
+{
 	return (unsigned __int128)h * ix->nr_buckets >> 64;
+}
+
+static u32 tag(const struct lc_index *ix, u64 h)
+{
+	return (u32)h & ~ix->slot_mask;
 }
 
 static u64 place_of(const struct lc_index *ix, u32 slot)
@@ -59,44 +77,36 @@ static u64 next(const struct lc_index *ix, u64 bucket)
 	return bucket + 1 == ix->nr_buckets ? 0 : bucket + 1;
 }
 
-/* The bucket of SLOT, which has one. */
-static u64 bucket_of(const struct lc_index *ix, u32 slot)
+u64 lc_index_bucket(const struct lc_index *ix, u8 volume, u64 block)
 {
-	u64 b = home(ix, place_of(ix, slot));
+	u64 place = lc_place(volume, block), h = hash(place);
+	u64 b = home(ix, h);
+	u32 mine = tag(ix, h);
 
-	while (ix->buckets[b] != slot) {
-		assert(ix->buckets[b] != 0);
+	while (ix->buckets[b] && ((ix->buckets[b] & ~ix->slot_mask) != mine ||
+				  place_of(ix, lc_index_at(ix, b)) != place))
 		b = next(ix, b);
-	}
 	return b;
 }
 
-u32 *lc_index_bucket(const struct lc_index *ix, u8 volume, u64 block)
+void lc_index_put(struct lc_index *ix, u64 bucket, u32 slot)
 {
-	u64 place = lc_place(volume, block);
-	u64 b = home(ix, place);
+	u64 place = place_of(ix, slot);
 
-	while (ix->buckets[b] && place_of(ix, ix->buckets[b]) != place)
-		b = next(ix, b);
-	return &ix->buckets[b];
-}
-
-void lc_index_put(struct lc_index *ix, u32 *bucket, u32 slot)
-{
-	if (*bucket) {
-		assert(place_of(ix, *bucket) == place_of(ix, slot));
+	if (ix->buckets[bucket]) {
+		assert(place_of(ix, lc_index_at(ix, bucket)) == place);
 	} else {
 		assert(ix->nr_entries + 1 < ix->nr_buckets);
 		ix->nr_entries++;
 	}
-	*bucket = slot;
+	ix->buckets[bucket] = tag(ix, hash(place)) | slot;
 }
 
 /* Attaching a cache may change what is read here at the same time: then the hint is of no use, and does no harm. */
 __attribute__((no_sanitize("thread"))) void lc_index_prefetch(const struct lc_index *ix, u8 volume,
 							      u64 block)
 {
-	__builtin_prefetch(&ix->buckets[home(ix, lc_place(volume, block))], 1);
+	__builtin_prefetch(&ix->buckets[home(ix, hash(lc_place(volume, block)))], 1);
 }
 
 /*
@@ -105,10 +115,13 @@ __attribute__((no_sanitize("thread"))) void lc_index_prefetch(const struct lc_in
  */
 void lc_index_remove(struct lc_index *ix, u32 slot)
 {
-	u64 gap = bucket_of(ix, slot);
+	u64 place = place_of(ix, slot);
+	u64 gap = lc_index_bucket(ix, lc_place_volume(place), lc_place_block(place));
+
+	assert(lc_index_at(ix, gap) == slot);
 
 	for (u64 b = next(ix, gap); ix->buckets[b]; b = next(ix, b)) {
-		u64 h = home(ix, place_of(ix, ix->buckets[b]));
+		u64 h = home(ix, hash(place_of(ix, lc_index_at(ix, b))));
 		bool stays = gap < b ? gap < h && h <= b : gap < h || h <= b;
 
 		if (!stays) {

@@ -7,7 +7,10 @@
  * probing at a load of at most 0.8, and backward shift instead of tombstones, so that it never
  * degrades. 12 + 4 / 0.8 = 17 bytes per block.
  *
- * A slot is a block number of the cache device; 0 lies in the metadata zone, and stands for "none".
+ * A slot is a block number of the cache device; 0 lies in the metadata zone, and stands for "none". The bits that a bucket
+ * has left hold part of the block's hash, its tag: at this load a run of buckets has many entries of others,
+ * and to look at the key of each would cost as many cache misses. A cache of 1 TiB has tags of 4 bits, which spare 15 of 16;
+ * one of 16 TiB has none.
  *
  * Locking: the caller holds the engine mutex. No allocation after lc_index_init.
  */
@@ -22,7 +25,8 @@
 
 struct lc_index {
 	struct lc_slot *slots; /* [nr_slots]; entry 0 is device block `base` */
-	u32 *buckets;	       /* [nr_buckets]; slot or 0 */
+	u32 *buckets;	       /* [nr_buckets]; tag and slot, or 0 */
+	u32 slot_mask;	       /* the bits of a slot in a bucket */
 	u32 base;
 	u32 nr_slots;
 	u64 nr_buckets;
@@ -40,17 +44,22 @@ static inline struct lc_slot *lc_index_slot(const struct lc_index *ix, u32 slot)
 }
 
 /*
- * Where the entry of a block is; if it has none (*bucket is 0), where it would go. Valid until the index is
+ * Where the entry of a block is; if it has none (lc_index_at says 0), where it would go. Valid until the index is
  * changed by anything but lc_index_put into this very bucket.
  */
-u32 *lc_index_bucket(const struct lc_index *ix, u8 volume, u64 block);
+u64 lc_index_bucket(const struct lc_index *ix, u8 volume, u64 block);
+/* The slot in a bucket, or 0. */
+static inline u32 lc_index_at(const struct lc_index *ix, u64 bucket)
+{
+	return ix->buckets[bucket] & ix->slot_mask;
+}
 /* Enter SLOT, whose key is set, into the bucket of its block, instead of the slot that was there, if any. */
-void lc_index_put(struct lc_index *ix, u32 *bucket, u32 slot);
+void lc_index_put(struct lc_index *ix, u64 bucket, u32 slot);
 
 /* The slot that holds a block, or 0. */
 static inline u32 lc_index_find(const struct lc_index *ix, u8 volume, u64 block)
 {
-	return *lc_index_bucket(ix, volume, block);
+	return lc_index_at(ix, lc_index_bucket(ix, volume, block));
 }
 
 /*

@@ -602,6 +602,16 @@ static int replay_zero(struct recovery *r, u64 id, u32 slot, u64 seq, bool dirty
 	return 0;
 }
 
+/* Entries whose buckets are on their way into the CPU's cache at a time. */
+#define REPLAY_AHEAD 32u
+
+static void prefetch_entry(const struct lc_ring *ring, u32 slot)
+{
+	u64 key = lc_index_slot(&ring->index, slot)->key;
+
+	lc_index_prefetch(&ring->index, lc_key_volume(key), lc_key_block(key));
+}
+
 static int replay_segment(struct recovery *r, u64 id)
 {
 	struct lc_core *c = r->core;
@@ -616,6 +626,8 @@ static int replay_segment(struct recovery *r, u64 id)
 		const struct lc_volume_entry *v;
 		u64 end = lc_key_block(s->key) + (lc_key_zeroes(s->key) ? s->crc : 1);
 
+		if (i + REPLAY_AHEAD < ring->segment_blocks)
+			prefetch_entry(ring, first + i + REPLAY_AHEAD);
 		if (lc_key_type(s->key) == LC_ENTRY_NONE) {
 			seq++; /* a header; behind the last record it does not matter */
 			continue;

@@ -74,8 +74,8 @@ bool lc_block_publish(struct lc_ring *r, u32 slot, u32 *old)
 {
 	struct lc_slot *s = lc_index_slot(&r->index, slot);
 	struct lc_segment *seg = lc_ring_segment_of(r, slot);
-	u32 *bucket = lc_index_bucket(&r->index, lc_key_volume(s->key), lc_key_block(s->key));
-	u32 present = *bucket;
+	u64 bucket = lc_index_bucket(&r->index, lc_key_volume(s->key), lc_key_block(s->key));
+	u32 present = lc_index_at(&r->index, bucket);
 
 	assert(!(s->key & LC_KEY_FLAGS) && seg->id > r->tail_id && seg->state != LC_SEGMENT_FREE);
 	*old = 0;

@@ -171,7 +171,7 @@ static u32 home_of(struct lc_index *ix, u64 block)
 
 	lc_index_slot(ix, BASE)->key = lc_key(1, block, 0xff, 1);
 	put(ix, BASE);
-	while (ix->buckets[b] != BASE)
+	while (lc_index_at(ix, b) != BASE)
 		b++;
 	lc_index_remove(ix, BASE);
 	return b;
@@ -257,12 +257,12 @@ static void a_cluster_wraps_around_the_end_of_the_buckets(void **state)
 		lc_index_slot(&ix, BASE + i)->key = lc_key(1, blocks[i], 0xff, 1);
 		put(&ix, BASE + i);
 	}
-	assert_int_equal(ix.buckets[ix.nr_buckets - 1], BASE);
-	assert_int_equal(ix.buckets[0], BASE + 1);
-	assert_int_equal(ix.buckets[CLUSTER - 2], BASE + CLUSTER - 1);
+	assert_int_equal(lc_index_at(&ix, ix.nr_buckets - 1), BASE);
+	assert_int_equal(lc_index_at(&ix, 0), BASE + 1);
+	assert_int_equal(lc_index_at(&ix, CLUSTER - 2), BASE + CLUSTER - 1);
 	lc_index_remove(&ix, BASE);
-	assert_int_equal(ix.buckets[ix.nr_buckets - 1], BASE + 1);
-	assert_int_equal(ix.buckets[CLUSTER - 2], 0);
+	assert_int_equal(lc_index_at(&ix, ix.nr_buckets - 1), BASE + 1);
+	assert_int_equal(lc_index_at(&ix, CLUSTER - 2), 0);
 	lc_index_destroy(&ix);
 }
 
