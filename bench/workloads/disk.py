@@ -153,8 +153,8 @@ class Sustained(OverSpindle):
 
         disk, target = self.start(self.cache_bytes(1.0))
         try:
-            # Until it is full, and somewhat longer, so that what is measured has no beginning.
-            load.nbd_load(self.machine, target, "write", count=int(self.blocks * 1.2), depth=16, seed=seed)
+            # Until it is full, and two laps of the log more: then it is no burst any more, but a state.
+            load.nbd_load(self.machine, target, "write", count=self.blocks * 3, depth=16, seed=seed)
             result = self.metrics_of(load.nbd_load(self.machine, target, "write", count=self.blocks // 2,
                                                    depth=16, seed=seed + 1000))
             dirty = target.status()["cache"]["dirty_blocks"]

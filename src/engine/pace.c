@@ -7,7 +7,7 @@
 
 /* The share of the ring in which writers are slowed, and the work of a round in a burst. */
 #define RESERVE_SHARE 5u
-#define BURST_SHARE 16u
+#define BURST_SHARE 8u
 /* In a cache that is more than half full, what is younger than this share of the ring may be overwritten before it is worth a write. */
 #define YOUNG_SHARE 8u
 /* By what share of itself the work grows or shrinks after a turn; and what "lately" is. */

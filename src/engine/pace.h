@@ -22,8 +22,8 @@
  * tail follows the limit at the distance of a round. The more dirty blocks a round meets, the faster is the disk; but
  * the first round after a burst has to end before the reserve of the writers does. So the limit is set by
  * `work_blocks`, the dirty blocks below it: all of them normally; when writers begin to be slowed and the tail
- * does not follow (a burst), 1/16 of the ring, of which one round meets about 1/9 (what it does is replaced by
- * newer work ahead of it), less than the reserve. From then on it grows by 1/16 after each turn while the tail
+ * does not follow (a burst), 1/8 of the ring, of which one round meets about 1/5 (what it does is replaced by
+ * newer work ahead of it): the reserve. From then on it grows by 1/16 after each turn while the tail
  * lately (the last 16 turns) moved by at least half of what was written, and shrinks as much while it did not. In balance a
  * round meets nearly as many blocks as the cache has. What is younger than an eighth of the ring is left out, unless
  * it lies beside something older: some of it will be overwritten before it has to go. docs/design.md has the figures.

@@ -176,7 +176,7 @@ static void write_back_looks_as_far_as_its_work_goes(void **state)
 /* A burst has filled the log: a short round first. Then longer ones, as long as the tail follows. */
 static void rounds_grow_while_the_tail_follows(void **state)
 {
-	u64 least = (u64)NR * BLOCKS / 16, work;
+	u64 least = (u64)NR * BLOCKS / 8, work;
 
 	(void)state;
 	core.ring.dirty_blocks = (u64)NR * BLOCKS * 7 / 8;
