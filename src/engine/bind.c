@@ -230,7 +230,8 @@ static int bind_volume(struct lc_cache *c, struct lc_volume *v, bool attach, str
 	c->by_id[e->id] = v;
 	/* Left out, new or replaced in the last epoch, it would begin there (check_absent, new_entry, check_backing). */
 	v->continued = !attach && !e->unverified && c->core.meta.sb.clean &&
-		       c->core.meta.sb.settled && e->from_seq < c->core.meta.sb.first;
+		       c->core.meta.sb.settled &&
+		       (e->from_seq < c->core.meta.sb.first || LC_MUTANT(trust_left_out));
 	/* What was lost when it was served without the cache since has been somebody else's affair. */
 	if (attach || e->unverified)
 		lc_bad_clear_range(&c->core.meta.bad, e->id, 0, LC_BLOCK_NR_MAX, UINT64_MAX);
