@@ -98,15 +98,6 @@ static enum verdict judge(const struct lc_fence *f, struct lc_link_io *io, u64 n
 	return f->session == SESSION_NONE || fenced ? WAIT : SEND;
 }
 
-/* [lock] */
-static void set_piece(struct lc_link_io *io, u64 max_bytes)
-{
-	u64 total = io->len_bytes + io->left_bytes;
-
-	io->len_bytes = total < max_bytes ? total : max_bytes;
-	io->left_bytes = total - io->len_bytes;
-}
-
 static u64 max_bytes(const struct lc_fence *f, const struct lc_link_io *io)
 {
 	if (io->op == LC_LINK_ZERO)
@@ -114,21 +105,23 @@ static u64 max_bytes(const struct lc_fence *f, const struct lc_link_io *io)
 	return io->op == LC_LINK_EXTENT || io->op == LC_LINK_FLUSH ? UINT64_MAX : f->info.max_bytes;
 }
 
-void lc_fence_prepare(const struct lc_fence *f, struct lc_link_io *io, u64 total_bytes)
+/* How much goes into the request that is sent now: the link may take less than the last one did. [lock] */
+static void cut_to_size(const struct lc_fence *f, struct lc_link_io *io)
 {
-	io->len_bytes = total_bytes;
-	io->left_bytes = 0;
-	set_piece(io, max_bytes(f, io));
+	u64 total = io->len_bytes + io->left_bytes, max = max_bytes(f, io);
+
+	io->len_bytes = total < max ? total : max;
+	io->left_bytes = total - io->len_bytes;
 }
 
-/* A piece of it is done: on to the next. [lock] */
-static void next_piece(const struct lc_fence *f, struct lc_link_io *io)
+/* A piece of it is done: on to the next. */
+static void next_piece(struct lc_link_io *io)
 {
 	io->offset_bytes += io->len_bytes;
 	if (io->buf)
 		io->buf = (u8 *)io->buf + io->len_bytes;
-	io->len_bytes = 0;
-	set_piece(io, max_bytes(f, io));
+	io->len_bytes = io->left_bytes;
+	io->left_bytes = 0;
 	io->losses = 0;
 }
 
@@ -151,6 +144,7 @@ static bool place(struct lc_fence *f, struct lc_link_io *io, u64 now_ns)
 {
 	switch (judge(f, io, now_ns)) {
 	case SEND:
+		cut_to_size(f, io);
 		io->sent_ns = now_ns;
 		io->lost = false;
 		append(&f->flight, io);
@@ -171,11 +165,12 @@ static bool place(struct lc_fence *f, struct lc_link_io *io, u64 now_ns)
 	return false;
 }
 
-void lc_fence_begin(struct lc_fence *f, struct lc_link_io *io)
+void lc_fence_begin(struct lc_fence *f, struct lc_link_io *io, u64 len_bytes)
 {
 	bool send;
 
 	lc_mutex_lock(&f->lock);
+	io->len_bytes = len_bytes;
 	io->covers = f->nr_done;
 	send = place(f, io, lc_now_ns());
 	lc_mutex_unlock(&f->lock);
@@ -247,7 +242,7 @@ void lc_fence_done(struct lc_fence *f, struct lc_link_io *list)
 			/* It can be lost with this connection, whatever becomes of the rest. */
 			if (is_change(io) && !LC_MUTANT(pieces_are_nothing))
 				f->nr_done++;
-			next_piece(f, io);
+			next_piece(io);
 			if (place(f, io, lc_now_ns())) {
 				io->next = again;
 				again = io;

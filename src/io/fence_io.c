@@ -21,6 +21,7 @@ struct fence_queue {
 	u32 depth;
 	struct lc_link_io *requests; /* depth of them */
 	struct io_list staged;	     /* the owner's: waits for a free one */
+	struct lc_link_io *spare;    /* the owner's: free ones that it took */
 	u32 nr_active;		     /* the owner's: submitted and not reaped */
 
 	/* [lock] */
@@ -74,10 +75,7 @@ static void begin(struct lc_fence *f, struct lc_link_io *io, u64 len_bytes)
 
 	if (io->op == LC_LINK_READ)
 		memset((u8 *)io->buf + n, 0, len_bytes - n);
-	lc_mutex_lock(&f->lock);
-	lc_fence_prepare(f, io, n);
-	lc_mutex_unlock(&f->lock);
-	lc_fence_begin(f, io);
+	lc_fence_begin(f, io, n);
 }
 
 /* --- calls --- */
@@ -176,11 +174,15 @@ static struct lc_link_io *take_request(struct fence_queue *q)
 {
 	struct lc_link_io *r;
 
-	lc_mutex_lock(&q->f->lock);
-	r = q->free;
+	if (!q->spare) {
+		lc_mutex_lock(&q->f->lock);
+		q->spare = q->free;
+		q->free = NULL;
+		lc_mutex_unlock(&q->f->lock);
+	}
+	r = q->spare;
 	if (r)
-		q->free = r->next;
-	lc_mutex_unlock(&q->f->lock);
+		q->spare = r->next;
 	return r;
 }
 

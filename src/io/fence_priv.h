@@ -58,12 +58,10 @@ static inline struct lc_fence *lc_fence_of(struct lc_store *s)
 extern const struct lc_store_ops lc_fence_ops;
 
 /*
- * Set up IO for TOTAL bytes from where it says, which may have to go in pieces. [lock]
+ * IO is new, for LEN bytes from where it says, maybe more than the link takes at a time: send it, or let it wait, or end
+ * it. Without the lock.
  */
-void lc_fence_prepare(const struct lc_fence *f, struct lc_link_io *io, u64 total_bytes);
-/* IO is new: send it, or let it wait, or end it. Without the lock. */
-void lc_fence_begin(struct lc_fence *f, struct lc_link_io *io);
-
+void lc_fence_begin(struct lc_fence *f, struct lc_link_io *io, u64 len_bytes);
 /* Release a fence that is paused. */
 void lc_fence_destroy(struct lc_fence *f);
 

@@ -569,6 +569,28 @@ static void test_pieces_and_the_end(void **state)
 		assert_int_equal(fake.data[i], 0);
 }
 
+static int write_eight(void)
+{
+	return lc_store_write(store, buf, 8 * LC_BLOCK, 0);
+}
+
+static void test_server_takes_less_than_before(void **state)
+{
+	struct call c;
+
+	(void)state;
+	open_with(0, 10000);
+	set(&fake, HOLD, OBEY, true);
+	start(&c, write_eight);
+	wait_held(&fake);
+	fake.info.max_bytes = LC_BLOCK;
+	set(&fake, OBEY, OBEY, true);
+	break_it(&fake, true);
+	assert_int_equal(join(&c), 0);
+	assert_int_equal(fake.nr_writes, 8);
+	assert_int_equal(fake.largest, LC_BLOCK);
+}
+
 static void test_what_the_server_cannot(void **state)
 {
 	struct lc_extent e;
@@ -697,6 +719,7 @@ int main(void)
 		T(test_request_that_breaks_every_connection),
 		T(test_server_comes_back_as_another),
 		T(test_pieces_and_the_end),
+		T(test_server_takes_less_than_before),
 		T(test_what_the_server_cannot),
 		T(test_queue),
 		T(test_pause_and_resume),
