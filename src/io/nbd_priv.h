@@ -39,7 +39,8 @@ struct lc_nbd_link {
 	bool without_flush;
 	int cancel_fd; /* readable: do not connect */
 	struct lc_nbd_conn conns[LC_NBD_CONNECTIONS];
-	u32 nr_conns;	 /* with a handle; changes only while nothing is in flight */
+	/* With a handle. Who submits while they are cut may see more of them: their handles are gone then. */
+	atomic_uint nr_conns;
 	u32 block_bytes; /* of the session */
 	u64 size_bytes;
 	bool can_fast_zero, can_flush;

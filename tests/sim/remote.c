@@ -67,10 +67,11 @@ static void abandon_all(struct remote *r, bool tell)
 	while (r->flight) {
 		struct remote_io *x = r->flight;
 
+		r->flight = x->next;
 		store_sim_abandon(x->sim, haunted_until(r));
 		if (tell)
 			answer(r, x->io, -ENOTCONN);
-		forget(x);
+		free(x);
 	}
 }
 
