@@ -83,6 +83,7 @@ static int collect_segment(struct repair *r, u64 id)
 	struct lc_inspect *in = r->in;
 	u64 tail_seq = in->core.meta.sb.tail_seq;
 	size_t from = r->nr;
+	u32 old_end = 0; /* up to here lies a record of the last lap */
 	int err = 0;
 
 	lc_inspect_load(in, place_of(r, id), true);
@@ -94,13 +95,14 @@ static int collect_segment(struct repair *r, u64 id)
 		if (!lc_inspect_record(in, k, &info, r->entries)) {
 			if (before && before->end != k)
 				before = NULL;
-			damaged = repair_restore(r, id, k, before, &info);
+			damaged = k >= old_end && repair_restore(r, id, k, before, &info);
 			if (!damaged) {
 				k++;
 				continue;
 			}
 		}
 		if (info.segment_id != id || info.seq < tail_seq) {
+			old_end = k + 1 + info.nr_entries;
 			k++;
 			continue;
 		}

@@ -53,6 +53,21 @@ static bool prove(const struct repair *r, const void *block, u32 nr, u64 seq, u6
 	return false;
 }
 
+/*
+ * In terabytes of data, some block will have by chance what looks like a checksum that agrees. So something else has
+ * to agree, too: where it says to be, or the data of one of its entries.
+ */
+static bool fits_here(struct repair *r, const struct lc_record_info *said,
+		      const struct lc_record_info *is)
+{
+	if (said->segment_id == is->segment_id && said->seq == is->seq)
+		return true;
+	for (u32 i = 0; i < is->nr_entries; i++)
+		if (lc_key_type(r->entries[i].key) == LC_ENTRY_DATA && agrees(r, is->position, i))
+			return true;
+	return false;
+}
+
 bool repair_restore(struct repair *r, u64 id, u32 position, const struct found *before,
 		    struct lc_record_info *info)
 {
@@ -77,9 +92,10 @@ bool repair_restore(struct repair *r, u64 id, u32 position, const struct found *
 		if (entries > nr || (i > 1 && !before))
 			continue;
 		/* A segment belongs to one epoch. */
-		if (i > 1 ? prove(r, block, entries, before->seq + 1, before->epoch, before->first,
-				  info) :
-			    prove(r, block, entries, said.seq, said.epoch, said.first, info))
+		if ((i > 1 ? prove(r, block, entries, before->seq + 1, before->epoch, before->first,
+				   info) :
+			     prove(r, block, entries, said.seq, said.epoch, said.first, info)) &&
+		    fits_here(r, &said, info))
 			return true;
 	}
 	return false;

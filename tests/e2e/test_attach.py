@@ -86,7 +86,7 @@ def nobody_is_held_for_long(env):
     server, control, backing = serve(env, size=8 * M, cache_size=None, dirty_low=50, volumes=[("fio", volume)])
     caches = [cache_file(env, "cache-a", 24 * M), cache_file(env, "cache-b", 48 * M)]
     load = Load(env, server, backing, nr=1)
-    fio = start_fio(server, "fio", pick(5, 60))
+    fio = start_fio(server, "fio", pick(3, 60))
     held = []
     while fio.poll() is None:
         job = control.do("attach", path=caches[len(held) % 2])

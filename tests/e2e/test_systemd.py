@@ -184,4 +184,5 @@ def the_devices(env):
     assert run("ExecStop") == ([], [])
     assert run("ExecStart", expect=1, BROKEN="/dev/nbd2") == (calls + ["-d /dev/nbd0", "-d /dev/nbd1"], [])
     for wrong in ([], ["attach"], ["attach", "/run/s"], ["detach"], ["both", "a", "b"]):
-        assert subprocess.run([HELPER, *wrong], capture_output=True, check=False).returncode == 1, wrong
+        done = subprocess.run([HELPER, *wrong], capture_output=True, text=True, check=False)
+        assert done.returncode == 1 and "usage" in done.stderr, (wrong, done)
