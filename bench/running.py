@@ -39,6 +39,14 @@ class Result:
         return column, value
 
 
+def measure(workload, column):
+    result = workload.measure(column)
+    target = workload.targets[column]
+    if target is not None and target.dirties_page_cache:
+        workload.machine.settle()
+    return result
+
+
 def run(workload, options, targets, progress):
     """Measure WORKLOAD. TARGETS: (name, target) that were given by the user. PROGRESS is told what goes on."""
     progress(f"{workload.name}: starting")
@@ -56,8 +64,7 @@ def run(workload, options, targets, progress):
         if workload.warm_up:
             seconds, options.seconds = options.seconds, min(1, options.seconds / 2)
             for column in result.columns:
-                workload.machine.settle()
-                workload.measure(column)
+                measure(workload, column)
             options.seconds = seconds
         for number in range(options.runs):
             workload.round = number
@@ -67,8 +74,7 @@ def run(workload, options, targets, progress):
                 if number > 0 and column in workload.once:
                     measured[column] = result.rounds[0][column]
                     continue
-                workload.machine.settle()
-                measured[column] = workload.measure(column)
+                measured[column] = measure(workload, column)
                 figure = workload.metrics[0]
                 progress(f"{workload.name}: round {number + 1}, {column}: "
                          f"{measured[column][figure.key]:.{figure.digits}f} {figure.label}")

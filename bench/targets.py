@@ -29,6 +29,8 @@ class Path:
     """A file or block device, opened with O_DIRECT by the load generator itself; or the URI of somebody else's
     server."""
 
+    dirties_page_cache = False
+
     def __init__(self, path):
         self.where = path
 
@@ -41,6 +43,8 @@ class Path:
 
 class Server:
     """A process that serves a Unix socket."""
+
+    dirties_page_cache = False
 
     def __init__(self, machine, name, command):
         self.log = machine.memory_path(f"{name}.log")
@@ -88,6 +92,15 @@ class Nbdkit(Server):
         self.wait_until(lambda: os.path.exists(pid) and os.path.getsize(pid))
         self.start_seconds = time.monotonic() - began
         self.where = f"nbd+unix:///?socket={self.socket}"
+
+
+class NbdkitFile(Nbdkit):
+    """nbdkit's file plugin: writes go to the page cache."""
+
+    dirties_page_cache = True
+
+    def __init__(self, machine, path, *parameters):
+        super().__init__(machine, "file", "file", path, *parameters)
 
 
 class QemuNbd(Server):

@@ -3,7 +3,7 @@
 
 from bench import load
 from bench.machine import GIB, MIB
-from bench.targets import Logcache, Nbdkit, Path
+from bench.targets import Logcache, Nbdkit, NbdkitFile, Path
 from bench.workload import Goal, Metric, Workload, own, ratio
 from bench.workloads.writes import cache_bytes, start_cache_filter
 
@@ -24,7 +24,7 @@ class Flushing(Workload):
             "logcache": self.start_logcache(m.sparse_file("backing", VOLUME)),
             # What the SSD itself can do: as many bytes as a record with one block has.
             LOOP: Path(m.written_file("scratch", 512 * MIB)),
-            "file": Nbdkit(m, "file", "file", m.written_file("volume", VOLUME)),
+            "file": NbdkitFile(m, m.written_file("volume", VOLUME)),
         }
 
     def ssd_ratio(self, target, before):

@@ -3,7 +3,7 @@
 
 from bench import load
 from bench.machine import GIB, MIB
-from bench.targets import Logcache, Nbdkit, Path, QemuNbd
+from bench.targets import Logcache, NbdkitFile, Path, QemuNbd
 from bench.workload import Goal, Metric, Workload, ratio
 
 READ = 1 * GIB
@@ -43,7 +43,7 @@ class Hits(Workload):
             "qemu-nbd": QemuNbd(m, bare),
             DIRECT: Path(bare),
             OWN_DIRECT: Path(bare),
-            "file": Nbdkit(m, "file", "file", bare, "fadvise=random", "cache=none"),
+            "file": NbdkitFile(m, bare, "fadvise=random", "cache=none"),
         }
 
     def measure(self, column):

@@ -5,7 +5,7 @@ import sys
 
 from bench import load
 from bench.machine import GIB
-from bench.targets import Logcache, Nbdkit
+from bench.targets import Logcache, Nbdkit, NbdkitFile
 from bench.workload import Goal, Metric, Workload, own, ratio
 
 VOLUME = 1 * GIB
@@ -42,7 +42,7 @@ class RandomWrites(Workload):
                                  m.sparse_file("backing", VOLUME), "format=force", "writeback=off"),
             "null": Nbdkit(m, "null", "null", f"size={VOLUME}"),
             "memory": Nbdkit(m, "memory", "memory", f"size={VOLUME}"),
-            "file": Nbdkit(m, "file", "file", m.written_file("volume", VOLUME)),
+            "file": NbdkitFile(m, m.written_file("volume", VOLUME)),
             "cache filter": start_cache_filter(m, "file", m.sparse_file("slow", VOLUME)),
         }
 
