@@ -104,7 +104,7 @@ def describe(machine):
             if line.startswith("model name"):
                 cpu = line.split(":", 1)[1].strip()
                 break
-    fs = first_line("stat", "-f", "-c", "%T", machine.ssd_folder)
+    fs = first_line("findmnt", "-n", "-o", "FSTYPE", "-T", machine.ssd_folder)
     commit = first_line("git", "-C", ROOT, "describe", "--always", "--dirty")
     return [("CPUs", f"{os.cpu_count()} × {cpu}"),
             ("kernel", platform.release()),

@@ -75,7 +75,12 @@ class Server:
     def stop(self):
         if self.process.poll() is None:
             self.process.terminate()
-        self.process.wait()
+        try:
+            self.process.wait(timeout=60)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            print(f"a server did not end, and was killed: {' '.join(self.process.args)}", file=sys.stderr)
         if self in RUNNING:
             RUNNING.remove(self)
 
