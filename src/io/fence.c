@@ -17,9 +17,8 @@
 
 /* An I/O that was in flight on so many connections that broke may be what breaks them. */
 #define NR_LOSSES 3u
-/* Between attempts to connect. */
-#define BACKOFF_MIN_NS (100 * LC_NS_PER_MS)
-#define BACKOFF_MAX_NS (5 * LC_NS_PER_S)
+/* Attempts to connect come at once, then after retry_ms, twice that, ... up to so many times that. */
+#define BACKOFF_GROWTH 50u
 /* What an attempt may take. The thread does nothing else meanwhile: a quarter of the patience at most. */
 #define CONNECT_MIN_MS 1000u
 #define CONNECT_MAX_MS 10000u
@@ -56,6 +55,20 @@ static bool is_change(const struct lc_link_io *io)
 static u64 patience_ends(const struct lc_fence *f, u64 since_ns)
 {
 	return f->options.patience_ms ? since_ns + f->options.patience_ms * LC_NS_PER_MS : LC_FOREVER;
+}
+
+static u64 backoff_max_ns(const struct lc_fence *f)
+{
+	return f->options.retry_ms * LC_NS_PER_MS * BACKOFF_GROWTH;
+}
+
+/* Another attempt to connect is due after a pause, and the next one after a longer one. [lock] */
+static void back_off(struct lc_fence *f, u64 now_ns)
+{
+	u64 next = f->backoff_ns ? f->backoff_ns * 2 : f->options.retry_ms * LC_NS_PER_MS;
+
+	f->connect_ns = now_ns + f->backoff_ns;
+	f->backoff_ns = next < backoff_max_ns(f) ? next : backoff_max_ns(f);
 }
 
 static u32 connect_timeout_ms(const struct lc_fence *f)
@@ -281,8 +294,10 @@ static void account(struct lc_fence *f)
 
 	f->session = SESSION_NONE;
 	f->none_since_ns = now_ns;
-	f->connect_ns = 0;
-	f->backoff_ns = BACKOFF_MIN_NS;
+	/* A connection that breaks again and again is not made again and again at once. */
+	if (now_ns - f->connected_ns >= backoff_max_ns(f))
+		f->backoff_ns = 0;
+	back_off(f, now_ns);
 	/* The server may have lost what it did not flush. */
 	if (f->nr_done > f->settled && !LC_MUTANT(flush_ignores_reconnect))
 		f->broken = f->nr_done;
@@ -360,7 +375,8 @@ static void reconnect(struct lc_fence *f)
 		f->session = SESSION_UP;
 		f->info = info;
 		f->why[0] = '\0';
-		down_ns = lc_now_ns() - f->none_since_ns;
+		f->connected_ns = lc_now_ns();
+		down_ns = f->connected_ns - f->none_since_ns;
 		lc_mutex_unlock(&f->lock);
 		if (tell)
 			lc_log(LC_LOG_INFO, "'%s': connected again after %.1f s", f->name,
@@ -371,8 +387,7 @@ static void reconnect(struct lc_fence *f)
 	/* Once for each reason. */
 	tell = strncmp(f->why, err.text, sizeof f->why - 1) != 0;
 	snprintf(f->why, sizeof f->why, "%.*s", (int)sizeof f->why - 1, err.text);
-	f->connect_ns = lc_now_ns() + f->backoff_ns;
-	f->backoff_ns = f->backoff_ns * 2 < BACKOFF_MAX_NS ? f->backoff_ns * 2 : BACKOFF_MAX_NS;
+	back_off(f, lc_now_ns());
 	f->told = true;
 	lc_mutex_unlock(&f->lock);
 	if (tell)
@@ -498,9 +513,10 @@ int lc_fence_open(struct lc_link *link, const char *name, const struct lc_fence_
 		.can_punch = f->info.can_punch,
 	};
 	f->session = SESSION_UP;
+	f->connected_ns = lc_now_ns();
 	f->fence_of_start = true;
 	if (!LC_MUTANT(no_fence_at_start))
-		f->fence_ns = lc_now_ns() + o->fence_ms * LC_NS_PER_MS;
+		f->fence_ns = f->connected_ns + o->fence_ms * LC_NS_PER_MS;
 	rc = start_thread(f, err);
 	if (rc) {
 		link->ops->cut(link);
@@ -535,7 +551,7 @@ int lc_fence_resume(struct lc_store *s, struct lc_error *err)
 
 	assert(!f->running && f->session == SESSION_NONE);
 	f->none_since_ns = lc_now_ns();
-	f->connect_ns = 0;
+	f->connect_ns = f->backoff_ns = 0;
 	return start_thread(f, err);
 }
 

@@ -117,6 +117,7 @@ struct lc_link {
 struct lc_fence_options {
 	u32 fence_ms;	 /* after so long nothing of a broken connection is executed any more */
 	u32 patience_ms; /* how long I/O waits for a server; 0: for ever */
+	u32 retry_ms;	 /* pause between attempts to connect; it grows up to 50-fold */
 };
 
 /*

@@ -36,9 +36,10 @@ struct lc_fence {
 	bool told;	   /* people know that there is no connection */
 	char why[192];	   /* the last connection broke, or the last attempt failed */
 	u64 none_since_ns; /* SESSION_NONE: since when */
+	u64 connected_ns;  /* when this session began, or the last one */
 	u64 connect_ns;	   /* when the next attempt is due */
-	u64 backoff_ns;
-	u64 fence_ns;	     /* before that no change is sent */
+	u64 backoff_ns;	   /* the pause before the one after it */
+	u64 fence_ns;	   /* before that no change is sent */
 	bool fence_of_start; /* nothing of ours broke yet: it is for what an earlier life may have left */
 	struct lc_link_list waiting, flight; /* flight: in the order of sent_ns */
 	u32 nr_flight;

@@ -28,11 +28,15 @@ struct lc_nbd_options {
 #define LC_NBD_FENCE_MS 30000u
 /* Longer than the fence, so that a server that is back by then costs time, and no errors. */
 #define LC_NBD_PATIENCE_MS 60000u
+/* And up to 5 seconds. */
+#define LC_NBD_RETRY_MS 100u
 
 static inline void lc_nbd_options_init(struct lc_nbd_options *o)
 {
 	*o = (struct lc_nbd_options){
-		.fence = {.fence_ms = LC_NBD_FENCE_MS, .patience_ms = LC_NBD_PATIENCE_MS},
+		.fence = {.fence_ms = LC_NBD_FENCE_MS,
+			  .patience_ms = LC_NBD_PATIENCE_MS,
+			  .retry_ms = LC_NBD_RETRY_MS},
 	};
 }
 

@@ -275,6 +275,7 @@ void remote_create(struct remote *r, struct store_sim *disk)
 void remote_begin(struct remote *r)
 {
 	r->options.fence_ms = sim_log_between(1, 200);
+	r->options.retry_ms = 1;
 }
 
 void remote_draw(struct remote *r, bool steady)
