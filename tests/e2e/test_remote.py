@@ -135,6 +135,10 @@ def background(env):
     subprocess.run(["nbdkit", "-U", front, "-P", pidfile, harness.MODULE, f"backing={remote.uri}",
                     "backing-fence=0"], check=True, timeout=60, stdin=subprocess.DEVNULL,
                    env=harness.ENVIRONMENT)
+    end = time.monotonic() + 20
+    while not (os.path.exists(pidfile) and os.path.getsize(pidfile)):
+        assert time.monotonic() < end
+        time.sleep(0.01)
     with open(pidfile, encoding="ascii") as f:
         pid = int(f.read())
     try:
@@ -270,7 +274,7 @@ def restarts(env):
                        dirty_low=0, backing_fence=1)
     h = server.connect()
     data = bytearray(size)
-    for _ in range(pick(2, 5)):
+    for _ in range(pick(2, 4)):
         restarted = remote.restart_later(env.rng.random(), env.rng.random())
         while not restarted():
             write_somewhere(h, env.rng, data, 10)
@@ -294,7 +298,7 @@ def killed_both(env):
     disk = env.make_file("disk", size)
     remote = Remote(env, nbdkit("file", disk))
     data = bytearray(size)
-    for i in range(pick(2, 4)):
+    for i in range(pick(2, 3)):
         server = env.serve(cache=env.path("ssd"), cache_size=8 * M, backing=remote.uri, dirty_low=0,
                            backing_fence=1)
         h = server.connect()
