@@ -98,17 +98,20 @@ static bool in_doubt(const struct lc_fence *f, const struct lc_link_io *io)
 static enum verdict judge(const struct lc_fence *f, struct lc_link_io *io, u64 now_ns)
 {
 	bool fenced = is_change(io) && now_ns < f->fence_ns;
+	bool none = f->session == SESSION_NONE;
 
 	if (f->session == SESSION_BROKEN) /* until it is known what is lost with it */
 		return WAIT;
 	if (in_doubt(f, io))
 		io->error = -EIO;
-	else if (f->session == SESSION_NONE && !io->error &&
-		 now_ns >= patience_ends(f, f->none_since_ns))
-		io->error = -ENOTCONN;
-	if (io->error)
-		return io->lost && fenced ? WAIT : END;
-	return f->session == SESSION_NONE || fenced ? WAIT : SEND;
+	if (io->error || (none && now_ns >= patience_ends(f, f->none_since_ns))) {
+		if (io->lost && fenced)
+			return WAIT; /* nobody knows yet what becomes of it */
+		if (!io->error)
+			io->error = -ENOTCONN;
+		return END;
+	}
+	return none || fenced ? WAIT : SEND;
 }
 
 static u64 max_bytes(const struct lc_fence *f, const struct lc_link_io *io)

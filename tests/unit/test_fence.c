@@ -497,6 +497,24 @@ static void test_lost_write_fails_after_the_fence_not_before(void **state)
 	assert_true(c.ended_ns - t >= 400 * LC_NS_PER_MS);
 }
 
+static void test_server_is_back_before_the_fence_ends(void **state)
+{
+	struct call c;
+
+	(void)state;
+	open_with(1000, 200);
+	lc_store_trust(store);
+	set(&fake, HOLD, OBEY, true);
+	start(&c, write_block);
+	wait_held(&fake);
+	set(&fake, OBEY, OBEY, true);
+	break_it(&fake, false);
+	assert_int_equal(read_block(), -ENOTCONN); /* no patience left */
+	set(&fake, OBEY, OBEY, true);
+	if (join(&c) != -ETIMEDOUT) /* on a busy machine it had waited too long before */
+		assert_int_equal(c.result, 0);
+}
+
 static void test_server_that_does_not_answer(void **state)
 {
 	u64 t;
@@ -742,6 +760,7 @@ int main(void)
 		T(test_error_of_the_server_is_passed_on),
 		T(test_errors_when_the_server_stays_away),
 		T(test_lost_write_fails_after_the_fence_not_before),
+		T(test_server_is_back_before_the_fence_ends),
 		T(test_server_that_does_not_answer),
 		T(test_request_that_breaks_every_connection),
 		T(test_pauses_between_attempts_grow),
