@@ -194,6 +194,8 @@ void lc_pace_turned(struct lc_core *c, u64 written_blocks, u64 tail_segments)
 	bool pressed = lc_pace_pressed(c), began = pressed && !p->pressed;
 	u64 least = ring_blocks(&c->ring) / BURST_SHARE;
 
+	/* The flush is part of the work: for a disk with a cache of its own nearly all of it. */
+	lc_pace_progress(c, 0, lc_now_ns());
 	p->pressed = pressed;
 	p->written_lately += written_blocks - p->written_lately / TURNS_LATELY;
 	p->freed_lately += tail_segments * c->ring.segment_blocks - p->freed_lately / TURNS_LATELY;

@@ -139,6 +139,30 @@ static void a_retry_does_not_wait_for_turns_that_change_nothing(void **state)
 	must_close();
 }
 
+/*
+ * A disk with a cache of its own takes writes at once, and works in the flush: the rate, and with it what writers pay, was that
+ * of its cache.
+ */
+static void the_rate_is_that_of_writes_and_flushes(void **state)
+{
+	u64 began_ms, took_ms;
+
+	(void)state;
+	make_two();
+	disks[0].write_error = 0;
+	must_drain();
+	began_ms = now_ms();
+	for (u32 i = 0; i < 8; i++) {
+		put(1, i * 20, 20, 3);
+		must_drain();
+	}
+	took_ms = now_ms() - began_ms;
+	assert_true(took_ms >= 8 * 100);
+	assert_true(stats().writeback_rate_blocks >= 160 * 1000 / took_ms / 2);
+	assert_true(stats().writeback_rate_blocks <= 160 * 10 / 8 + 20);
+	must_close();
+}
+
 #define T(n) LIFE_TEST(n)
 
 int main(void)
@@ -147,6 +171,7 @@ int main(void)
 		T(a_block_in_the_open_segment_does_not_hide_a_failure),
 		T(a_busy_volume_does_not_hide_a_failure),
 		T(a_retry_does_not_wait_for_turns_that_change_nothing),
+		T(the_rate_is_that_of_writes_and_flushes),
 	};
 
 	return cmocka_run_group_tests(tests, mem_quiet, NULL);
