@@ -61,21 +61,31 @@ void lc_places_collect(struct lc_places *p, struct lc_core *c, u8 volume, u64 af
 {
 	struct lc_ring *ring = &c->ring;
 	u64 limit = UINT64_MAX;
+	u32 unseen; /* dirty blocks of the volume; none is added up to UPTO, where all is durable */
 	/* What is kept when the list is full leaves room for what may lie below it. */
 	u32 keep = wanted < p->max / 2 ? wanted : p->max / 2;
 
 	p->nr = 0;
-	for (u64 id = ring->tail_id + 1; id <= upto; id++) { /* only our thread moves the tail */
+	lc_mutex_lock(&c->lock);
+	unseen = ring->dirty_of[volume];
+	lc_mutex_unlock(&c->lock);
+	/* Only our thread moves the tail. */
+	for (u64 id = ring->tail_id + 1; id <= upto && unseen; id++) {
+		const struct lc_segment *seg = lc_ring_segment(ring, id);
 		u32 first = lc_ring_first_slot(ring, id), at = 0;
 
 		while (at < ring->segment_blocks) {
 			lc_mutex_lock(&c->lock);
+			if (!seg->dirty)
+				at = ring->segment_blocks;
 			for (; at < ring->segment_blocks && p->nr < p->max; at++) {
 				u64 key = lc_index_slot(&ring->index, first + at)->key;
 				u64 place = lc_key_place(key);
 
-				if (key & LC_SLOT_DIRTY && lc_key_volume(key) == volume &&
-				    place > after && place < limit)
+				if (!(key & LC_SLOT_DIRTY) || lc_key_volume(key) != volume)
+					continue;
+				unseen--;
+				if (place > after && place < limit)
 					p->list[p->nr++] = place;
 			}
 			lc_mutex_unlock(&c->lock);
