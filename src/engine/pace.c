@@ -108,10 +108,9 @@ u64 lc_pace_charge(struct lc_core *c, u32 slot, u32 nr)
 	return p->next_ns;
 }
 
-void lc_pace_pay(struct lc_core *c, u64 until_ns)
+bool lc_pace_owes(const struct lc_core *c, u64 until_ns)
 {
-	while (until_ns > lc_now_ns() && lc_pace_pressed(c))
-		lc_cond_wait(&c->pace.paid, &c->lock, until_ns);
+	return until_ns > lc_now_ns() && lc_pace_pressed(c);
 }
 
 void lc_pace_room(struct lc_core *c)

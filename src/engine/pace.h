@@ -78,8 +78,8 @@ bool lc_pace_pressed(const struct lc_core *c);
 /* A writer took NR blocks of the log, from SLOT on. Until when does it pay (0: not at all)? */
 u64 lc_pace_charge(struct lc_core *c, u32 slot, u32 nr);
 
-/* Pay. The mutex is released meanwhile. */
-void lc_pace_pay(struct lc_core *c, u64 until_ns);
+/* Does it have to wait yet? For `paid`, or until then. There has to be a log. */
+bool lc_pace_owes(const struct lc_core *c, u64 until_ns);
 
 /* The tail has moved. */
 void lc_pace_room(struct lc_core *c);

@@ -123,14 +123,12 @@ static void room_ends_the_waiting(void **state)
 	(void)state;
 	know_the_rate();
 	leave_room(10);
-	lc_pace_charge(&core, last_slot(), 1);
+	assert_true(lc_pace_owes(&core, lc_pace_charge(&core, last_slot(), 1)));
 	assert_true(core.pace.delay_ns > 0);
 	core.ring.tail_id += 400;
 	lc_pace_room(&core);
 	assert_int_equal(core.pace.delay_ns, 0);
-	lc_mutex_lock(&core.lock);
-	lc_pace_pay(&core, LC_FOREVER); /* returns */
-	lc_mutex_unlock(&core.lock);
+	assert_false(lc_pace_owes(&core, LC_FOREVER));
 }
 
 /* Segments 1 .. 1000 hold 40 dirty blocks each. */
