@@ -100,6 +100,9 @@ static bool flush_wanted(struct lc_log *l)
 		return l->written_seq >= l->reissued_seq;
 	if (l->written_seq == l->durable_seq)
 		return false;
+	/* Writers are slowed so that write-back can keep up: then it needs something that it may write back. */
+	if (lc_pace_pressed(c) && l->durable_id <= c->ring.tail_id && undurable > 1)
+		return true;
 	/* I10: a client that never flushes must not wedge the log. */
 	return l->space_waiters || undurable * 2 >= c->settings.nr_buffers ||
 	       (l->next_seq - l->durable_seq) * 2 >= LC_RECORDS_MAX || overdue(l);

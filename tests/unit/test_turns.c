@@ -163,6 +163,29 @@ static void the_rate_is_that_of_writes_and_flushes(void **state)
 	must_close();
 }
 
+/*
+ * Nobody flushes, no interval either, and the ring has less than what all buffers hold: nothing was durable, so write-back had
+ * nothing to do, and writers were slowed all the same, until the last of the reserve was gone.
+ */
+static void who_slows_writers_has_something_to_write_back(void **state)
+{
+	u64 began_ms;
+
+	(void)state;
+	make(8 * MIB, 262144, 1, 64 * MIB); /* 28 segments, of which 3 1/2 are the reserve */
+	settings.nr_buffers = 64;
+	settings.flush_interval_ms = 0;
+	must_open();
+	began_ms = now_ms();
+	for (u32 i = 0; i < 2000; i++) {
+		put(0, i * 3 % 16384, 1, 1);
+		if (i % 8 == 0)
+			sleep_ms(2); /* so slow that nobody waits for a reclaimed segment, which would flush */
+	}
+	assert_true(now_ms() < began_ms + 3000);
+	must_close();
+}
+
 #define T(n) LIFE_TEST(n)
 
 int main(void)
@@ -172,6 +195,7 @@ int main(void)
 		T(a_busy_volume_does_not_hide_a_failure),
 		T(a_retry_does_not_wait_for_turns_that_change_nothing),
 		T(the_rate_is_that_of_writes_and_flushes),
+		T(who_slows_writers_has_something_to_write_back),
 	};
 
 	return cmocka_run_group_tests(tests, mem_quiet, NULL);
