@@ -19,24 +19,23 @@
  */
 static u32 free_frames(const struct lc_sweep *sw, u32 max, u32 *frame)
 {
-	const struct lc_run *first = lc_sweep_run(sw, sw->oldest), *last;
-	u32 end;
+	u32 begin, end; /* of what is taken; round the end of the memory if END <= BEGIN, all of it if they are equal */
+	const struct lc_run *last;
+	u32 room;
 
 	*frame = 0;
 	if (sw->oldest == sw->next_build)
-		return max < sw->nr_frames ? max : sw->nr_frames;
+		return max; /* the belt is empty */
 	if (sw->next_build - sw->oldest == LC_NR_RUNS)
 		return 0;
 	last = lc_sweep_run(sw, sw->next_build - 1);
+	begin = lc_sweep_run(sw, sw->oldest)->frame;
 	end = last->frame + last->nr_frames;
-	if (end > first->frame && sw->nr_frames - end >= max)
-		*frame = end;
-	else if (end > first->frame)
-		return first->frame < max ? first->frame : max;
-	else
-		*frame = end;
-	end = *frame < first->frame ? first->frame : sw->nr_frames;
-	return end - *frame < max ? end - *frame : max;
+	if (end > begin && sw->nr_frames - end < max)
+		end = 0;
+	*frame = end;
+	room = (end > begin ? sw->nr_frames : begin) - end;
+	return room < max ? room : max;
 }
 
 /* --- read --- */

@@ -186,6 +186,122 @@ static void who_slows_writers_has_something_to_write_back(void **state)
 	must_close();
 }
 
+/*
+ * A sample of the fingerprint lies in a block that could not be written. It was to be read again before the tail might pass
+ * what another volume had written back: one store that is gone altogether held up all of them.
+ */
+static void a_store_that_is_gone_does_not_hold_what_others_have_done(void **state)
+{
+	(void)state;
+	make(4 * MIB, 32768, 2, MIB);
+	settings.writeback = true;
+	settings.dirty_low_percent = 0;
+	settings.idle_ms = 20;
+	must_open();
+	put(1, 0, 7, 1);
+	put(0, 0, 7, 2);
+	disks[0].write_error = disks[0].read_error = -EIO;
+	flush();
+	must_become(stats().tail_id == 1);
+	disks[0].write_error = disks[0].read_error = 0;
+	must_become(stats().tail_id == 2);
+	must_close();
+}
+
+static atomic_bool interfere;
+
+/* The write-back thread fills up a part of a block: meanwhile a range ahead of it is zeroed, and written to again. */
+static int read_while_a_client_zeroes(struct lc_store *s, void *buf, u32 len_bytes, u64 offset_bytes)
+{
+	if (atomic_exchange(&interfere, false)) {
+		zero(0, 480, 64);
+		put(0, 500, 1, 9);
+		put(0, 900, 16, 1); /* closes the segment */
+		flush();
+	}
+	return mem_read(s, buf, len_bytes, offset_bytes);
+}
+
+/*
+ * A range can become pending and durable while a turn is on its way there, and what was written over it, too. Block 500 on the
+ * list of the turn is not what it was then: it must wait until the range has been zeroed.
+ */
+static void what_is_zeroed_during_a_turn_is_left_for_the_next(void **state)
+{
+	static struct lc_store_ops ops;
+
+	(void)state;
+	make(16 * MIB, 32768, 1, 4 * MIB);
+	ops = *disks[0].store.ops;
+	ops.read = read_while_a_client_zeroes;
+	disks[0].store.ops = &ops;
+	disks[0].store.block_bytes = LC_BLOCK;
+	must_open();
+	for (u32 i = 0; i < 220; i++) /* more parts of blocks than the belt has room for */
+		assert_int_equal(try_put(0, i * 2 * LC_BLOCK, LC_SECTOR, 1), 0);
+	put(0, 500, 1, 5);
+	flush();
+	atomic_store(&interfere, true);
+	must_drain();
+	must_drain();
+	assert_false(atomic_load(&interfere));
+	assert_on_disk(0, 500, 1, 9);
+	assert_on_disk(0, 501, 1, 0);
+	must_close();
+}
+
+static atomic_bool snap;
+
+static void *fill(void *arg)
+{
+	(void)arg;
+	while (atomic_load(&snap)) /* it is about to be written */
+		sleep_ms(1);
+	for (u32 i = 0; i < 60; i++)
+		put(0, 200 + i * 16 % 800, 16, 4);
+	return NULL;
+}
+
+/* The superblock with the new tail is about to be written: clients have time to go on, then the power goes. */
+static int write_late(struct lc_store *s, const void *buf, u32 len_bytes, u64 offset_bytes)
+{
+	if (offset_bytes < 2 * LC_BLOCK && atomic_exchange(&snap, false)) {
+		sleep_ms(300);
+		snapshot();
+	}
+	return mem_write(s, buf, len_bytes, offset_bytes);
+}
+
+/* I3: a segment is not used again before the tail that passed it is durable. */
+static void no_segment_is_used_again_before_the_superblock(void **state)
+{
+	static struct lc_store_ops ops;
+	pthread_t client, drainer;
+
+	(void)state;
+	make(MIB + 32 * 32768, 32768, 1, 8 * MIB);
+	ops = *ssd.store.ops;
+	ops.write = write_late;
+	ssd.store.ops = &ops;
+	must_open();
+	for (u32 i = 140;
+	     i--;) /* 20 of 32 segments, which the tail passes all at once: the oldest has the last blocks */
+		put(0, i, 1, 3);
+	flush();
+	atomic_store(&snap, true);
+	atomic_store(&drained, false);
+	pthread_create(&drainer, NULL, drain, NULL);
+	pthread_create(&client, NULL, fill, NULL);
+	pthread_join(drainer, NULL);
+	pthread_join(client, NULL);
+	assert_true(have_snapshot());
+	crash();
+	must_open();
+	for (u32 i = 0; i < 140; i++)
+		assert_reads(0, i, 1, 3);
+	must_close();
+}
+
 #define T(n) LIFE_TEST(n)
 
 int main(void)
@@ -196,6 +312,9 @@ int main(void)
 		T(a_retry_does_not_wait_for_turns_that_change_nothing),
 		T(the_rate_is_that_of_writes_and_flushes),
 		T(who_slows_writers_has_something_to_write_back),
+		T(a_store_that_is_gone_does_not_hold_what_others_have_done),
+		T(what_is_zeroed_during_a_turn_is_left_for_the_next),
+		T(no_segment_is_used_again_before_the_superblock),
 	};
 
 	return cmocka_run_group_tests(tests, mem_quiet, NULL);
