@@ -179,6 +179,7 @@ static bool build_run(struct lc_sweep *sw, u64 place, struct lc_run *r, u32 room
 	r->nr_frames = r->nr;
 	if (sw->pieces[r->frame].mask != LC_MASK_FULL)
 		r->nr_frames = PART_FRAMES;
+	assert(r->frame + r->nr_frames <= sw->nr_frames);
 	r->block = lc_place_block(first);
 	v->swept = at - 1;
 	for (u32 i = 0; i < r->nr; i++)
