@@ -11,7 +11,28 @@
 
 /* --- the tail (I3) --- */
 
-/* Refresh the fingerprint samples that were written to since the last time. */
+/*
+ * Samples of the fingerprint that were written to, and are to be refreshed before the tail moves. Not those whose block is dirty: an
+ * entry above the tail explains whatever the store has there, and a store that fails, and cannot be read, must not keep the
+ * tail from passing what others have written back. [lock]
+ */
+static u64 samples_due(const struct lc_core *c, const struct lc_volume *v)
+{
+	const struct lc_index *ix = &c->ring.index;
+	u64 which = v->touched;
+
+	for (unsigned i = 0; i < LC_NR_SAMPLES; i++) {
+		u32 slot = which & 1ull << i ?
+				   lc_index_find(ix, v->id, lc_sample_block(v->size_bytes, i)) :
+				   0;
+
+		if (slot && lc_index_slot(ix, slot)->key & LC_SLOT_DIRTY)
+			which &= ~(1ull << i);
+	}
+	return which;
+}
+
+/* Refresh them. */
 static int refresh_fingerprint(struct lc_writeback *w, struct lc_volume *v)
 {
 	struct lc_core *c = w->core;
@@ -22,7 +43,7 @@ static int refresh_fingerprint(struct lc_writeback *w, struct lc_volume *v)
 	int err;
 
 	lc_mutex_lock(&c->lock);
-	which = v->touched;
+	which = samples_due(c, v);
 	memcpy(samples, entry->samples, sizeof samples);
 	lc_mutex_unlock(&c->lock);
 	if (!which)

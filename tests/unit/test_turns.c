@@ -186,6 +186,28 @@ static void who_slows_writers_has_something_to_write_back(void **state)
 	must_close();
 }
 
+/*
+ * A sample of the fingerprint lies in a block that could not be written. It was to be read again before the tail might pass
+ * what another volume had written back: one store that is gone altogether held up all of them.
+ */
+static void a_store_that_is_gone_does_not_hold_what_others_have_done(void **state)
+{
+	(void)state;
+	make(4 * MIB, 32768, 2, MIB);
+	settings.writeback = true;
+	settings.dirty_low_percent = 0;
+	settings.idle_ms = 20;
+	must_open();
+	put(1, 0, 7, 1);
+	put(0, 0, 7, 2);
+	disks[0].write_error = disks[0].read_error = -EIO;
+	flush();
+	must_become(stats().tail_id == 1);
+	disks[0].write_error = disks[0].read_error = 0;
+	must_become(stats().tail_id == 2);
+	must_close();
+}
+
 #define T(n) LIFE_TEST(n)
 
 int main(void)
@@ -196,6 +218,7 @@ int main(void)
 		T(a_retry_does_not_wait_for_turns_that_change_nothing),
 		T(the_rate_is_that_of_writes_and_flushes),
 		T(who_slows_writers_has_something_to_write_back),
+		T(a_store_that_is_gone_does_not_hold_what_others_have_done),
 	};
 
 	return cmocka_run_group_tests(tests, mem_quiet, NULL);
