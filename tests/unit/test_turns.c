@@ -250,6 +250,58 @@ static void what_is_zeroed_during_a_turn_is_left_for_the_next(void **state)
 	must_close();
 }
 
+static atomic_bool snap;
+
+static void *fill(void *arg)
+{
+	(void)arg;
+	while (atomic_load(&snap)) /* it is about to be written */
+		sleep_ms(1);
+	for (u32 i = 0; i < 60; i++)
+		put(0, 200 + i * 16 % 800, 16, 4);
+	return NULL;
+}
+
+/* The superblock with the new tail is about to be written: clients have time to go on, then the power goes. */
+static int write_late(struct lc_store *s, const void *buf, u32 len_bytes, u64 offset_bytes)
+{
+	if (offset_bytes < 2 * LC_BLOCK && atomic_exchange(&snap, false)) {
+		sleep_ms(300);
+		snapshot();
+	}
+	return mem_write(s, buf, len_bytes, offset_bytes);
+}
+
+/* I3: a segment is not used again before the tail that passed it is durable. */
+static void no_segment_is_used_again_before_the_superblock(void **state)
+{
+	static struct lc_store_ops ops;
+	pthread_t client, drainer;
+
+	(void)state;
+	make(MIB + 32 * 32768, 32768, 1, 8 * MIB);
+	ops = *ssd.store.ops;
+	ops.write = write_late;
+	ssd.store.ops = &ops;
+	must_open();
+	for (u32 i = 140;
+	     i--;) /* 20 of 32 segments, which the tail passes all at once: the oldest has the last blocks */
+		put(0, i, 1, 3);
+	flush();
+	atomic_store(&snap, true);
+	atomic_store(&drained, false);
+	pthread_create(&drainer, NULL, drain, NULL);
+	pthread_create(&client, NULL, fill, NULL);
+	pthread_join(drainer, NULL);
+	pthread_join(client, NULL);
+	assert_true(have_snapshot());
+	crash();
+	must_open();
+	for (u32 i = 0; i < 140; i++)
+		assert_reads(0, i, 1, 3);
+	must_close();
+}
+
 #define T(n) LIFE_TEST(n)
 
 int main(void)
@@ -262,6 +314,7 @@ int main(void)
 		T(who_slows_writers_has_something_to_write_back),
 		T(a_store_that_is_gone_does_not_hold_what_others_have_done),
 		T(what_is_zeroed_during_a_turn_is_left_for_the_next),
+		T(no_segment_is_used_again_before_the_superblock),
 	};
 
 	return cmocka_run_group_tests(tests, mem_quiet, NULL);
