@@ -203,6 +203,7 @@ static void forget_ssd(struct lc_cache *c)
 		c->volumes[i].failing = false;
 		c->volumes[i].failures = 0;
 		c->volumes[i].retry_ns = c->volumes[i].swept = 0;
+		c->volumes[i].round_blocks = 0;
 	}
 	c->core.stalled_since_ns = 0;
 	if (c->core.ssd)

@@ -176,6 +176,13 @@ u64 lc_pace_limit(struct lc_core *c, u64 durable_id)
 	return id;
 }
 
+u64 lc_pace_work_blocks(const struct lc_core *c, u8 volume)
+{
+	u64 dirty = c->ring.dirty_of[volume];
+
+	return dirty < c->pace.work_blocks ? dirty : c->pace.work_blocks;
+}
+
 u32 lc_pace_turn_blocks(const struct lc_core *c)
 {
 	u64 work = c->pace.work_blocks;

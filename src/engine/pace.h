@@ -95,6 +95,8 @@ u64 lc_pace_rate(const struct lc_core *c);
 
 /* Up to which segment a turn takes blocks, at most DURABLE_ID. Releases the mutex in between. */
 u64 lc_pace_limit(struct lc_core *c, u64 durable_id);
+/* How many dirty blocks of a volume write-back looks at now. */
+u64 lc_pace_work_blocks(const struct lc_core *c, u8 volume);
 /* How many blocks a turn is to write. */
 u32 lc_pace_turn_blocks(const struct lc_core *c);
 /* A turn has written so many blocks and moved the tail so many segments. */

@@ -245,6 +245,16 @@ static void run_belt(struct lc_sweep *sw)
 	assert(!sw->reading && !sw->writing);
 }
 
+/* What is in sight is the least of what a round meets: twice that is what it meets if writers are as fast as write-back. */
+static void begin_round(struct lc_sweep *sw)
+{
+	struct lc_core *c = sw->core;
+
+	lc_mutex_lock(&c->lock);
+	sw->v->round_blocks = 2 * lc_pace_work_blocks(c, sw->v->id);
+	lc_mutex_unlock(&c->lock);
+}
+
 int lc_sweep_turn(struct lc_sweep *sw, struct lc_volume *v, u64 upto, u64 *written)
 {
 	struct lc_core *c = sw->core;
@@ -271,6 +281,8 @@ int lc_sweep_turn(struct lc_sweep *sw, struct lc_volume *v, u64 upto, u64 *writt
 			v->swept = from = bottom;
 			lc_places_collect(&sw->places, c, v->id, from, upto, wanted);
 		}
+		if (from == bottom)
+			begin_round(sw);
 		run_belt(sw);
 	}
 	if (LC_MUTANT(clean_before_flush))
@@ -281,6 +293,10 @@ int lc_sweep_turn(struct lc_sweep *sw, struct lc_volume *v, u64 upto, u64 *writt
 	}
 	if (sw->error || sw->backing_error)
 		v->swept = from; /* once more */
+	else if (sw->nr_written >= v->round_blocks)
+		v->swept = bottom;
+	else
+		v->round_blocks -= sw->nr_written;
 	lc_mutex_lock(&c->lock);
 	c->stats.rounds += from == bottom && sw->nr_written;
 	c->stats.writeback_ns += lc_now_ns() - began_ns;

@@ -13,8 +13,10 @@
  *	flush     the backing store; only then the blocks turn clean (I3)
  *
  * and the next turn goes on behind it, with what has become dirty there since; above the last place a new round
- * begins. So a round meets all that was written since the one before it. A segment is clean at the latest one round after
- * it came below the limit, whatever is written meanwhile, and the tail moves after each turn, not once a round.
+ * begins, or when twice as much was written as was in sight at the beginning: a client that writes ahead of the position could
+ * keep it going for ever, away from what holds the tail. So a round meets all that was written since the one before it. A
+ * segment is clean at the latest one round after it came below the limit, whatever is written meanwhile, and the tail
+ * moves after each turn, not once a round.
  *
  * Runs lie one behind the other on a belt of frames (a block of memory each, with what is to be known of its block):
  *

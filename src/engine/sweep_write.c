@@ -144,6 +144,24 @@ static void write_whole(struct lc_sweep *sw, struct lc_run *r)
 	}
 }
 
+static void unpin_run(struct lc_sweep *sw, const struct lc_run *r)
+{
+	for (u32 i = 0; i < r->nr; i++) {
+		const struct lc_piece *p = &sw->pieces[r->frame + i];
+
+		if (p->pin == LC_PIN_SSD)
+			lc_log_unpin(sw->log, p->slot, p->pin);
+	}
+}
+
+/* The turn has failed, and will be done again: who waits for other volumes shall not wait for this one's queue. */
+static void drop_run(struct lc_sweep *sw, const struct lc_run *r)
+{
+	lc_mutex_lock(&sw->core->lock);
+	unpin_run(sw, r);
+	lc_log_unlock(sw->log);
+}
+
 /* The data of a run is there: verify it, let go of the log, and write. */
 static void write_run(struct lc_sweep *sw, struct lc_run *r)
 {
@@ -167,9 +185,8 @@ static void write_run(struct lc_sweep *sw, struct lc_run *r)
 		/* It can be read after all: it was listed, but that could not be made durable. */
 		if (!p->bad && lc_index_slot(&c->ring.index, p->slot)->key & LC_SLOT_DIRTY)
 			lc_bad_clear(&c->meta.bad, v->id, r->block + i, p->mask);
-		if (p->pin == LC_PIN_SSD)
-			lc_log_unpin(sw->log, p->slot, p->pin);
 	}
+	unpin_run(sw, r);
 	v->touched |= samples;
 	c->stats.writeback_blocks += r->nr;
 	lc_log_unlock(sw->log);
@@ -222,8 +239,14 @@ void lc_sweep_write(struct lc_sweep *sw)
 	sw->depth = lc_pace_depth(c, sw->log, &sw->v->reads, LC_SWEEP_DEPTH);
 	lc_mutex_unlock(&c->lock);
 	while (sw->writing < sw->depth && sw->next_write < sw->next_build &&
-	       !lc_sweep_next_is_read(sw))
-		write_run(sw, lc_sweep_run(sw, sw->next_write++));
+	       !lc_sweep_next_is_read(sw)) {
+		struct lc_run *r = lc_sweep_run(sw, sw->next_write++);
+
+		if (sw->error || sw->backing_error)
+			drop_run(sw, r);
+		else
+			write_run(sw, r);
+	}
 	lc_queue_start(sw->backing[sw->v->id]);
 	leave_belt(sw);
 }

@@ -9,6 +9,9 @@
 
 #include "fingerprint.h"
 
+/* Segments looked at in one critical section. */
+#define SLICE 512u
+
 /* --- the tail (I3) --- */
 
 /*
@@ -116,7 +119,10 @@ static int advance_tail(struct lc_writeback *w)
 	lc_mutex_lock(&c->lock);
 	tail = ring->tail_id;
 	while (tail < w->log->durable_id && lc_ring_written_back(ring, tail + 1))
-		tail++;
+		if (++tail % SLICE == 0) {
+			lc_mutex_unlock(&c->lock);
+			lc_mutex_lock(&c->lock);
+		}
 	lc_mutex_unlock(&c->lock);
 	if (tail == ring->tail_id) /* only this thread moves it */
 		return 0;
@@ -136,6 +142,11 @@ static int advance_tail(struct lc_writeback *w)
 		return err;
 
 	lc_mutex_lock(&c->lock);
+	while (ring->tail_id + SLICE < tail) { /* there may be a million */
+		lc_ring_set_tail(ring, ring->tail_id + SLICE);
+		lc_mutex_unlock(&c->lock);
+		lc_mutex_lock(&c->lock);
+	}
 	lc_ring_set_tail(ring, tail);
 	lc_pace_room(c);
 	lc_log_space(w->log);

@@ -9,7 +9,16 @@
  * the log durable (it holds what superseded blocks of the batch), fingerprints and lost blocks durable, the
  * superblock durable in both copies; only then may the segments be reused.
  *
- * When a backing store fails, everything since its last good flush stays dirty and is tried again.
+ * When something fails, everything since the last good flush of the backing store stays dirty and is tried again:
+ *
+ *	who fails          what rests                 until                      who drains hears of it
+ *	a backing store    its volume                 v->retry_ns                when the other volumes have nothing left to
+ *	                                                                         do, or stall_timeout_ms are over
+ *	the SSD, a full    all volumes                w->retry_ns                at once
+ *	list, the log
+ *
+ * In both cases stalled_since_ns (core.h) says since when writers may give up. Turns that change nothing (`fruitless`)
+ * are not repeated before something happens: what is dirty may all be in the open segment.
  *
  * Locking: the engine mutex guards drain_id, errors, last_error and stop. The rest is the thread's own.
  */
@@ -39,8 +48,8 @@ struct lc_writeback {
 	u64 seen_ops, quiet_ns;
 	u64 superblock_ns; /* when it was last written */
 	u32 turn;	   /* the volume that had the last one */
-	int turn_error;	   /* guarded by the engine mutex: of a turn, since nothing could be done last */
-	u32 fruitless;	   /* turns in a row that changed nothing */
+	int turn_error; /* guarded by the engine mutex: of a turn, since nothing could be done last */
+	u32 fruitless; /* turns in a row that changed nothing */
 	/* Guarded by the engine mutex: what failed was not a backing store, but the SSD or the log; in a row, and the next attempt. */
 	u32 failures;
 	u64 retry_ns;

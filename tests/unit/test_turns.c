@@ -302,7 +302,9 @@ static void no_segment_is_used_again_before_the_superblock(void **state)
 	must_close();
 }
 
-/* A queue that hands out its completions one at a time, and in order, as a disk does. */
+/* A queue that hands out its completions one at a time, and in order, as a disk does; each after so long. */
+static atomic_uint completion_ms;
+
 struct single {
 	struct lc_queue queue;
 	struct lc_queue *inner;
@@ -328,6 +330,7 @@ static struct lc_io *single_wait(struct lc_queue *q, u64 deadline_ns)
 		s->held = lc_queue_wait(s->inner, deadline_ns);
 	if (!s->held)
 		return NULL;
+	sleep_ms(atomic_load(&completion_ms));
 	for (oldest = &s->held; (*oldest)->next; oldest = &(*oldest)->next)
 		; /* which the inner queue has last */
 	io = *oldest;
@@ -386,6 +389,40 @@ static void a_belt_that_is_full_to_the_last_frame(void **state)
 		assert_on_disk(0, i, 32, 1 + i / 32);
 }
 
+/*
+ * What holds the tail lies below the position of the elevator, and a long stream above it. It followed the stream to its end, and a
+ * client who went on writing there would have kept it away until the log was full.
+ */
+static void a_stream_does_not_keep_away_from_the_tail(void **state)
+{
+	static struct lc_store_ops ops;
+	pthread_t t;
+	u64 tail, dirty;
+
+	(void)state;
+	make(16 * MIB, 32768, 1, 64 * MIB);
+	ops = *disks[0].store.ops;
+	ops.queue_open = single_open;
+	disks[0].store.ops = &ops;
+	must_open();
+	put(0, 5000, 1, 1);
+	must_drain();
+	tail = stats().tail_id;
+	put(0, 0, 7, 2);
+	for (u32 i = 0; i < 1500; i += 30)
+		put(0, 5001 + i, 30, 3);
+	flush();
+	atomic_store(&completion_ms, 10);
+	pthread_create(&t, NULL, drain, NULL);
+	must_become(stats().tail_id > tail);
+	dirty = stats().dirty_blocks;
+	atomic_store(&completion_ms, 0);
+	pthread_join(t, NULL);
+	assert_int_equal(drain_result, 0);
+	assert_true(dirty > 750);
+	must_close();
+}
+
 #define T(n) LIFE_TEST(n)
 
 int main(void)
@@ -400,6 +437,7 @@ int main(void)
 		T(what_is_zeroed_during_a_turn_is_left_for_the_next),
 		T(no_segment_is_used_again_before_the_superblock),
 		T(a_belt_that_is_full_to_the_last_frame),
+		T(a_stream_does_not_keep_away_from_the_tail),
 	};
 
 	return cmocka_run_group_tests(tests, mem_quiet, NULL);
