@@ -245,13 +245,18 @@ static void run_belt(struct lc_sweep *sw)
 	assert(!sw->reading && !sw->writing);
 }
 
-/* What is in sight is the least of what a round meets: twice that is what it meets if writers are as fast as write-back. */
+/*
+ * A round meets twice what is in sight at its beginning if writers are as fast as write-back, and something more while
+ * that grows: an end that came earlier would be felt.
+ */
+#define ROUND_WORKS 4u
+
 static void begin_round(struct lc_sweep *sw)
 {
 	struct lc_core *c = sw->core;
 
 	lc_mutex_lock(&c->lock);
-	sw->v->round_blocks = 2 * lc_pace_work_blocks(c, sw->v->id);
+	sw->v->round_blocks = ROUND_WORKS * lc_pace_work_blocks(c, sw->v->id);
 	lc_mutex_unlock(&c->lock);
 }
 

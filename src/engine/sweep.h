@@ -13,7 +13,7 @@
  *	flush     the backing store; only then the blocks turn clean (I3)
  *
  * and the next turn goes on behind it, with what has become dirty there since; above the last place a new round
- * begins, or when twice as much was written as was in sight at the beginning: a client that writes ahead of the position could
+ * begins, or when four times as much was written as was in sight at the beginning: a client that writes ahead of the position could
  * keep it going for ever, away from what holds the tail. So a round meets all that was written since the one before it. A
  * segment is clean at the latest one round after it came below the limit, whatever is written meanwhile, and the tail
  * moves after each turn, not once a round.
