@@ -75,13 +75,25 @@ class Env:
         self.finish(machine, timeout_s)
         return machine
 
-    @staticmethod
-    def finish(machine, timeout_s=900):
+    def finish(self, machine, timeout_s=900):
         status = machine.wait(timeout_s)
         failed = [r for r in machine.records if r.startswith("failed")]
         assert status == 0, f"the guest's script ended with {status} {' '.join(failed)}"
+        self.check_kernel(machine)
+
+    @staticmethod
+    def check_kernel(machine):
         trouble = machine.kernel_trouble()
         assert not trouble, f"the kernel says: {trouble}"
+
+    @staticmethod
+    def work_for(machine, seconds):
+        """Let the guest go on for so long; it may not end."""
+        try:
+            machine.wait_record("failed .*", seconds)
+        except TimeoutError:
+            return
+        raise AssertionError(f"the guest's script {machine.records[-1]}")
 
     def release(self):
         for machine in self.machines:

@@ -31,7 +31,7 @@ import initramfs
 BOOT_TIMEOUT_S = 180
 # What a kernel says if something is wrong with it.
 KERNEL_TROUBLE = re.compile(r"(?m)^\[ *\d+\.\d+\] .*(BUG:|Oops|Kernel panic|WARNING: .* at |"
-                            r"blocked for more than|soft lockup|general protection).*$")
+                            r"blocked for more than|general protection).*$")
 
 # Programs, and the packages that have them.
 PROGRAMS = (("qemu-system-x86_64", "qemu-system-x86"), ("busybox", "busybox-static"),
@@ -88,6 +88,7 @@ class Machine:
                  kernel=None):
         self.kernel = kernel or initramfs.find_kernel()
         self.records = []  # lines from the port, but for the last
+        self._seen = {}    # by wait_record(): pattern -> how many records
         self.status = None
         self.killed = False
         self.console_path = os.path.join(folder, "console.log")
@@ -105,7 +106,9 @@ class Machine:
             "-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max,la57=off",
             "-smp", str(cpus), "-m", str(memory_mib),
             "-kernel", self.kernel.image, "-initrd", initrd,
-            "-append", f"console=ttyS0 quiet panic=-1 mitigations=off vm.start={start}",
+            # A guest that gets no CPU time for a while is not stuck: no watchdogs but that for hung tasks
+            "-append", "console=ttyS0 quiet panic=-1 mitigations=off nowatchdog "
+                       f"rcupdate.rcu_cpu_stall_suppress=1 vm.start={start}",
             "-serial", "stdio",
             "-virtfs", "local,path=/,mount_tag=host,security_model=none,readonly=on,multidevs=remap",
             "-chardev", f"socket,id=port,fd={port.fileno()}", "-device", "virtio-serial-pci",
@@ -151,7 +154,8 @@ class Machine:
         with self._port.makefile("r", encoding="utf-8", errors="replace") as lines:
             try:
                 for line in lines:
-                    self._lines.put(line.rstrip("\n"))
+                    if line.endswith("\n"):  # not half of one, when the machine is killed
+                        self._lines.put(line[:-1])
             except ConnectionResetError:
                 pass
         self._lines.put(None)
@@ -175,15 +179,13 @@ class Machine:
         return True
 
     def wait_record(self, pattern, timeout_s):
-        """The match of the first record from now on that PATTERN matches as a whole. Records are seen
-        once: those before it are skipped. A guest that ends before is an error."""
+        """The match of the first record that PATTERN matches as a whole, also if it came before; with the same
+        PATTERN again, the next one. A guest that ends before is an error."""
         end = time.monotonic() + timeout_s
-        if not hasattr(self, "_seen"):
-            self._seen = 0
         while True:
-            while self._seen < len(self.records):
-                self._seen += 1
-                match = re.fullmatch(pattern, self.records[self._seen - 1])
+            while self._seen.setdefault(pattern, 0) < len(self.records):
+                self._seen[pattern] += 1
+                match = re.fullmatch(pattern, self.records[self._seen[pattern] - 1])
                 if match:
                     return match
             if self.status is not None:

@@ -7,8 +7,8 @@
 set -eEuo pipefail
 trap 'fail "${BASH_SOURCE[0]##*/} line $LINENO: $BASH_COMMAND"' ERR
 : "${LOGCACHE:?the module}" "${LOGCACHECTL:?the program}"
-SSD=/dev/disk/by-id/virtio-ssd
-DISK=/dev/disk/by-id/virtio-disk
+export SSD=/dev/disk/by-id/virtio-ssd
+export DISK=/dev/disk/by-id/virtio-disk
 
 # say WORD...: a record for the host. It has it when this returns.
 say()
@@ -139,4 +139,30 @@ ctl()
 	local name=$1
 	shift
 	"$LOGCACHECTL" -s "/run/$name.ctl" "$@"
+}
+
+# A disk that can be made to misbehave: faulty NAME DEVICE makes /dev/mapper/NAME of DEVICE.
+faulty()
+{
+	modprobe dm-mod
+	DM_DISABLE_UDEV=1 dmsetup create "$1" --table "0 $(blockdev --getsz "$2") linear $2 0"
+}
+
+# fault NAME works|fails|stalls DEVICE
+fault()
+{
+	local sectors
+	sectors=$(blockdev --getsz "$3")
+	case $2 in
+	works) echo "0 $sectors linear $3 0" ;;
+	fails) echo "0 $sectors error" ;;
+	stalls)
+		# What comes waits; what is under way ends.
+		DM_DISABLE_UDEV=1 dmsetup suspend --nolockfs "$1"
+		return
+		;;
+	esac | DM_DISABLE_UDEV=1 dmsetup reload "$1"
+	# --noflush: it may be stalled already
+	DM_DISABLE_UDEV=1 dmsetup suspend --nolockfs --noflush "$1"
+	DM_DISABLE_UDEV=1 dmsetup resume "$1"
 }

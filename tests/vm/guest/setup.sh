@@ -10,5 +10,5 @@ ip link set lo up
 for d in /sys/block/vd*; do
 	[ -e "$d/serial" ] && ln -s "/dev/${d##*/}" "/dev/disk/by-id/virtio-$(cat "$d/serial")"
 done
-# A task that is stuck is a finding. The limit is long: an emulated machine on a busy host is slow.
-echo 150 >/proc/sys/kernel/hung_task_timeout_secs
+# A task that is stuck is a finding. The limit is long: an emulated machine on a busy host may stand still.
+echo 400 >/proc/sys/kernel/hung_task_timeout_secs

@@ -1,0 +1,56 @@
+#!/bin/bash
+# SPDX-License-Identifier: BSD-3-Clause
+# Little memory, the server on the same machine, and far more dirty data than there is memory.
+#	$1	seconds
+# shellcheck source=tests/vm/guest/lib.sh
+. "$VM_GUEST/lib.sh"
+seconds=$1
+
+# As the systemd unit has it (LimitSTACK, LimitMEMLOCK, OOMScoreAdjust)
+ulimit -s 1024
+ulimit -l unlimited
+echo -1000 >/proc/self/oom_score_adj
+start lc --swap logcache cache=$SSD backing=$DISK
+attach nbd0 lc "" -timeout 600
+ulimit -s 8192
+echo 0 >/proc/self/oom_score_adj
+free -m
+
+make_fs ext4 /dev/nbd0
+mkdir -p /mnt/fs
+mount /dev/nbd0 /mnt/fs
+# Let the kernel collect as much as it can
+echo 70 >/proc/sys/vm/dirty_ratio
+echo 60 >/proc/sys/vm/dirty_background_ratio
+
+step "writing for $seconds s"
+fio --name=random --directory=/mnt/fs --size=600M --rw=randwrite --bs=4k --ioengine=psync --time_based \
+	--runtime="$seconds" --fallocate=none --minimal >/run/fio1.log 2>&1 &
+random=$!
+fio --name=large --directory=/mnt/fs --size=900M --rw=write --bs=256k --ioengine=psync --time_based \
+	--runtime="$seconds" --fallocate=none --end_fsync=1 --minimal >/run/fio2.log 2>&1 &
+large=$!
+# And somebody else who wants memory
+while [ -e /proc/$large ] && ! ended $large; do
+	head -c 60M /dev/zero | tail >/dev/null || true
+	sleep 1
+done
+wait $random || fail "fio: $(cat /run/fio1.log)"
+wait $large || fail "fio: $(cat /run/fio2.log)"
+step "sync"
+sync
+written=$(awk '$3 == "nbd0" { print int($10 / 2048) }' /proc/diskstats)
+step "$written MiB were written"
+free -m
+[ "$written" -gt 1024 ] || fail "$written MiB are not much more than the memory"
+
+step "verify"
+fio --name=verify --directory=/mnt/fs --size=300M --rw=randwrite --bs=64k --ioengine=psync --verify=crc32c \
+	--minimal >/run/fio3.log || fail "fio: $(cat /run/fio3.log)"
+umount /mnt/fs
+check_fs ext4 /dev/nbd0
+detach nbd0
+stop lc
+if dmesg | grep -i 'out of memory.*nbdkit'; then
+	fail "the server was killed"
+fi
