@@ -50,11 +50,11 @@ class Env:
     def path(self, name):
         return os.path.join(self.folder, name)
 
-    def disk(self, name, size_bytes, options="", **more):
+    def disk(self, name, size_bytes, options=""):
         """A blank disk, NAME in the guest; it outlives machines."""
         with open(self.path(f"{name}.img"), "xb") as f:
             f.truncate(size_bytes)
-        return vm.Disk(name, self.path(f"{name}.img"), options, **more)
+        return vm.Disk(name, self.path(f"{name}.img"), options)
 
     def boot(self, script, *arguments, disks, **more):
         """Boot a machine that runs guest/SCRIPT."""
@@ -79,6 +79,7 @@ class Env:
         status = machine.wait(timeout_s)
         failed = [r for r in machine.records if r.startswith("failed")]
         assert status == 0, f"the guest's script ended with {status} {' '.join(failed)}"
+        assert not failed, f"in the background: {failed}"
         self.check_kernel(machine)
 
     @staticmethod

@@ -31,7 +31,7 @@ import initramfs
 BOOT_TIMEOUT_S = 180
 # What a kernel says if something is wrong with it.
 KERNEL_TROUBLE = re.compile(r"(?m)^\[ *\d+\.\d+\] .*(BUG:|Oops|Kernel panic|WARNING: .* at |"
-                            r"blocked for more than|general protection).*$")
+                            r"blocked for more than|nbd\d+: Connection timed out|general protection).*$")
 
 # Programs, and the packages that have them.
 PROGRAMS = (("qemu-system-x86_64", "qemu-system-x86"), ("busybox", "busybox-static"),
@@ -53,27 +53,26 @@ def die_with_parent():
 class Disk:
     """A disk of the machine. In the guest it is /dev/disk/by-id/virtio-NAME.
 
-    path    a file, or what follows "json:" describes, in the words of qemu's -blockdev
-    options further ones of qemu's virtio-blk device
+    path      a file
+    options   further ones of qemu's virtio-blk device
+    recorded  the file is on a recorder, which knows no discard and no locks
+    block     what qemu's -blockdev has in place of a file
     """
 
-    def __init__(self, name, path, options="", cache="writeback"):
+    def __init__(self, name, path=None, options="", recorded=False, block=None):
         self.name = name
         self.path = path
         self.options = options
-        self.cache = cache
+        cache = {"direct": recorded, "no-flush": False}
+        discard = "ignore" if recorded else "unmap"
+        self.block = block or {
+            "driver": "raw", "node-name": name, "discard": discard, "cache": cache,
+            "file": {"driver": "file", "filename": path, "discard": discard, "cache": cache,
+                     "locking": "off"}}
 
     def arguments(self):
-        direct = "on" if self.cache == "none" else "off"
-        if self.path.startswith("json:"):
-            block = {**json.loads(self.path.removeprefix("json:")), "node-name": self.name}
-        else:
-            block = {"driver": "raw", "node-name": self.name, "discard": "unmap",
-                     "cache": {"direct": direct == "on", "no-flush": False},
-                     "file": {"driver": "file", "filename": self.path, "discard": "unmap",
-                              "cache": {"direct": direct == "on", "no-flush": False}}}
         device = f"virtio-blk-pci,drive={self.name},id=dev-{self.name},serial={self.name}"
-        return ["-blockdev", json.dumps(block), "-device",
+        return ["-blockdev", json.dumps({**self.block, "node-name": self.name}), "-device",
                 f"{device},{self.options}" if self.options else device]
 
 
@@ -88,6 +87,7 @@ class Machine:
                  kernel=None):
         self.kernel = kernel or initramfs.find_kernel()
         self.records = []  # lines from the port, but for the last
+        self.record_times_ns = []  # when each of them was here, time.monotonic_ns()
         self._seen = {}    # by wait_record(): pattern -> how many records
         self.status = None
         self.killed = False
@@ -155,7 +155,7 @@ class Machine:
             try:
                 for line in lines:
                     if line.endswith("\n"):  # not half of one, when the machine is killed
-                        self._lines.put(line[:-1])
+                        self._lines.put((time.monotonic_ns(), line[:-1]))
             except ConnectionResetError:
                 pass
         self._lines.put(None)
@@ -172,10 +172,12 @@ class Machine:
                 self.process.wait()
                 raise Died(f"the machine died, qemu's status {self.process.returncode}")
             return False
-        if line.startswith("exit "):
-            self.status = int(line.split()[1])
+        when, text = line
+        if text.startswith("exit "):
+            self.status = int(text.split()[1])
         else:
-            self.records.append(line)
+            self.records.append(text)
+            self.record_times_ns.append(when)
         return True
 
     def wait_record(self, pattern, timeout_s):

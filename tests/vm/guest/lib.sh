@@ -100,7 +100,45 @@ attach()
 	modprobe nbd
 	nbd-client -unix "/run/$name.sock" "/dev/$device" -b 4096 -C 4 -timeout 120 \
 		${export:+-name "$export"} "$@" >/dev/null
-	within 30 attached "$device" || fail "/dev/$device has no size"
+	within 60 attached "$device" || fail "/dev/$device has no size"
+	[ "$PATIENCE" -eq 0 ] || watch_requests "$device" &
+}
+
+# show_threads: where the server and the kernel's queues are
+show_threads()
+{
+	local task pid
+	pid=$(cat "/run/$server.pid")
+	grep . /sys/block/*/inflight /sys/kernel/debug/block/nbd*/hctx*/busy || true
+	if command -v gdb >/dev/null; then
+		timeout 100 gdb -p "$pid" -batch -ex 'thread apply all bt 12' 2>/dev/null || true
+	else
+		for task in /proc/"$pid"/task/*; do
+			cat "$task/comm" "$task/syscall" "$task/stack" || true
+		done
+	fi
+}
+
+# A request that stays unanswered while nothing else ends is a finding, and who looks for it needs the stacks of
+# the server's threads. In the background; PATIENCE is in tens of seconds.
+PATIENCE=${PATIENCE-6}
+watch_requests()
+{
+	local device=$1 before='' now same=0
+	while attached "$device"; do
+		sleep 10
+		now=$(cut -c 1-80 "/sys/block/$device/stat")
+		same=$((same + 1))
+		if [ "$now" != "$before" ] || grep -q '^ *0 *0$' "/sys/block/$device/inflight"; then
+			same=0
+		fi
+		before=$now
+		if [ $same -ge "$PATIENCE" ]; then
+			show_threads
+			say "failed /dev/$device has answered nothing for $((PATIENCE * 10)) s"
+			return
+		fi
+	done
 }
 
 attached()
@@ -111,6 +149,12 @@ attached()
 detach()
 {
 	nbd-client -d "/dev/$1" >/dev/null
+	within 60 detached "$1"
+}
+
+detached()
+{
+	! attached "$1"
 }
 
 # make_fs TYPE DEVICE; check_fs TYPE DEVICE

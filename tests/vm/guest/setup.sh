@@ -7,6 +7,7 @@ mount -t tmpfs tmpfs /run
 mount -t tmpfs tmpfs /dev/shm
 mount -t devpts devpts /dev/pts
 ip link set lo up
+mount -t debugfs debugfs /sys/kernel/debug
 for d in /sys/block/vd*; do
 	[ -e "$d/serial" ] && ln -s "/dev/${d##*/}" "/dev/disk/by-id/virtio-$(cat "$d/serial")"
 done

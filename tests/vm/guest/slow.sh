@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 # A disk or the SSD stalls or fails while a file system works: what it sees is what the manual page says.
 #	$1	seconds of a stall
+PATIENCE=30 # stalls are what this is about
 # shellcheck source=tests/vm/guest/lib.sh
 . "$VM_GUEST/lib.sh"
 stall=$1
