@@ -19,3 +19,10 @@ def filesystems(env):
     for disk in disks:
         # 80 MiB were written, removed and trimmed: the disk below was told. (The log of xfs takes 64.)
         assert allocated(disk) < 100 * M, f"{disk.name} takes {allocated(disk) // M} MiB"
+
+
+@case(long=True)
+def small_blocks(env):
+    """ext4 with blocks of 1024 bytes and xfs with sectors of 512: nbd-client -b 512."""
+    disks = [env.disk("ssd", 96 * M), env.disk("disk", 320 * M), env.disk("disk-2", 320 * M)]
+    env.run("small_blocks.sh", disks=disks)

@@ -8,4 +8,4 @@ from harness import M, case, pick
 def death_and_upgrade(env):
     """Without a gateway an error, and nothing durable lost; with one nobody notices: kill -9, SIGTERM, under fio."""
     disks = [env.disk("ssd", 64 * M), env.disk("disk", 320 * M)]
-    env.run("server.sh", str(pick(2, 20)), disks=disks)
+    env.run("server.sh", str(pick(2, 6)), disks=disks)

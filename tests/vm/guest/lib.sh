@@ -143,18 +143,19 @@ watch_requests()
 
 attached()
 {
-	[ "$(cat "/sys/block/$1/size")" -gt 0 ]
+	[ -e "/sys/block/$1/pid" ] && [ "$(cat "/sys/block/$1/size")" -gt 0 ]
 }
 
 detach()
 {
 	nbd-client -d "/dev/$1" >/dev/null
-	within 60 detached "$1"
+	within 60 detached "$1" || fail "/dev/$1 was not detached"
 }
 
+# It keeps its size as long as somebody has it open.
 detached()
 {
-	! attached "$1"
+	! [ -e "/sys/block/$1/pid" ]
 }
 
 # make_fs TYPE DEVICE; check_fs TYPE DEVICE
@@ -198,14 +199,14 @@ fault()
 	local sectors
 	sectors=$(blockdev --getsz "$3")
 	case $2 in
-	works) echo "0 $sectors linear $3 0" ;;
-	fails) echo "0 $sectors error" ;;
+	works) DM_DISABLE_UDEV=1 dmsetup reload "$1" --table "0 $sectors linear $3 0" ;;
+	fails) DM_DISABLE_UDEV=1 dmsetup reload "$1" --table "0 $sectors error" ;;
 	stalls)
 		# What comes waits; what is under way ends.
 		DM_DISABLE_UDEV=1 dmsetup suspend --nolockfs "$1"
 		return
 		;;
-	esac | DM_DISABLE_UDEV=1 dmsetup reload "$1"
+	esac
 	# --noflush: it may be stalled already
 	DM_DISABLE_UDEV=1 dmsetup suspend --nolockfs --noflush "$1"
 	DM_DISABLE_UDEV=1 dmsetup resume "$1"
