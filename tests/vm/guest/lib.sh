@@ -88,7 +88,7 @@ step()
 
 ended()
 {
-	! [ -e "/proc/$1" ] || grep -q '^State:.Z' "/proc/$1/status"
+	! [ -e "/proc/$1" ] || grep -q '^State:.Z' "/proc/$1/status" 2>/dev/null
 }
 
 # attach DEVICE SERVER [EXPORT] [OPTION...]
@@ -152,7 +152,7 @@ detach()
 	within 60 detached "$1" || fail "/dev/$1 was not detached"
 }
 
-# It keeps its size as long as somebody has it open.
+# It is not, and keeps its size, as long as somebody has it open.
 detached()
 {
 	! [ -e "/sys/block/$1/pid" ]

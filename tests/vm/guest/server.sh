@@ -24,12 +24,13 @@ within 60 grep -q ready /run/records
 sleep 3
 kill9 lc
 # What is under way waits for the timeout of nbd-client, or for this:
-detach nbd0
+nbd-client -d /dev/nbd0
 if wait $witness; then
 	fail "the workload did not end"
 fi
 grep 'Input/output error' /run/witness.log
 umount /mnt/xfs
+within 60 detached nbd0
 start lc logcache cache=$SSD backing=$DISK
 attach nbd0 lc
 mount /dev/nbd0 /mnt/xfs
