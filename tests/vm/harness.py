@@ -57,13 +57,13 @@ class Env:
         return vm.Disk(name, self.path(f"{name}.img"), options)
 
     def boot(self, script, *arguments, disks, **more):
-        """Boot a machine that runs guest/SCRIPT."""
+        """Boot a machine that runs guest/SCRIPT. (LC_MUTANT=... with a --build of scripts/mutants: to see it fail.)"""
         folder = self.path(f"machine{len(self.machines)}")
         os.mkdir(folder)
         environment = {"LOGCACHE": os.path.join(BUILD, "logcache.so"),
                        "LOGCACHECTL": os.path.join(BUILD, "logcachectl"),
                        "WITNESS": os.path.join(BUILD, "tests/vm/logcache-witness"),
-                       **more.pop("environment", {})}
+                       **{k: v for k, v in os.environ.items() if k == "LC_MUTANT"}}
         machine = vm.Machine(folder, ["bash", os.path.join(HERE, "guest", script), *arguments], disks,
                              environment=environment, kernel=KERNEL, **more)
         self.machines.append(machine)

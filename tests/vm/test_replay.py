@@ -26,7 +26,7 @@ def record(env, recorder):
                        "writeback-batch=1M", disks=disks)
     for fs in FILE_SYSTEMS:
         machine.wait_record(f"{fs} ready.*", 900)
-    env.work_for(machine, 20)
+    env.work_for(machine, 30)
     machine.kill()
     env.check_kernel(machine)
     machine.release()
@@ -58,7 +58,7 @@ def crash_points(env):
         files[name] = env.path(f"{name}.recorded")
         with open(files[name], "wb") as f:
             f.truncate(size)
-    recorder = recording.Recorder(program, env.folder, files, 0, env.rng.getrandbits(63))
+    recorder = recording.Recorder(program, env.folder, files, 20000, env.rng.getrandbits(63))
     try:
         entries, records = record(env, recorder)
     finally:

@@ -93,7 +93,8 @@ dmcache_down()
 bcache_up()
 {
 	modprobe bcache
-	make-bcache --writeback -C $SSD -B $DISK >/dev/null
+	# Buckets of a size that gives even a small SSD enough of them
+	make-bcache --writeback -b 128k -w 4k -C $SSD -B $DISK >/dev/null
 	readlink -f $SSD >/sys/fs/bcache/register
 	readlink -f $DISK >/sys/fs/bcache/register
 	within 30 test -e /sys/block/bcache0/bcache/state
@@ -147,7 +148,7 @@ measure()
 	local name=$1 kind=$2
 	shift 2
 	fio --name="$name" --filename=$dev --direct=1 --ioengine=libaio --bs=4k --size="${size}M" --randseed=7 \
-		--output-format=json --output=/run/fio.json "$@"
+		--eta=never --output-format=json --output=/run/fio.json "$@"
 	python3 - "$cache" "$name" "$kind" >&3 <<-'END'
 		import json, sys
 		cache, name, kind = sys.argv[1:]
