@@ -45,7 +45,7 @@ def cuts(env):
         for fs in FILE_SYSTEMS:
             machine.wait_record(f"{fs} ready.*", 300)
         # Records go on coming meanwhile
-        env.work_for(machine, env.rng.uniform(1, 6))
+        env.work_for(machine, env.rng.uniform(1, 4))
         machine.kill()
         env.check_kernel(machine)
         write_records(records, life, machine.records)

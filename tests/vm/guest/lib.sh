@@ -98,7 +98,7 @@ attach()
 	shift 2
 	[ $# -eq 0 ] || shift
 	modprobe nbd
-	nbd-client -unix "/run/$name.sock" "/dev/$device" -b 4096 -C 4 -timeout 120 \
+	nbd-client -unix "/run/$name.sock" "/dev/$device" -b 4096 -C 4 -timeout 600 \
 		${export:+-name "$export"} "$@" >/dev/null
 	within 60 attached "$device" || fail "/dev/$device has no size"
 	[ "$PATIENCE" -eq 0 ] || watch_requests "$device" &

@@ -11,7 +11,7 @@ ulimit -s 1024
 ulimit -l unlimited
 echo -1000 >/proc/self/oom_score_adj
 start lc --swap logcache cache=$SSD backing=$DISK
-attach nbd0 lc "" -C 2 -timeout 600
+attach nbd0 lc "" -C 2
 ulimit -s 8192
 echo 0 >/proc/self/oom_score_adj
 free -m

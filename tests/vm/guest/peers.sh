@@ -22,7 +22,7 @@ sectors()
 logcache_up()
 {
 	start lc logcache cache=$SSD backing=$DISK format=force client-timeout=600
-	attach nbd0 lc "" -timeout 600
+	attach nbd0 lc
 	dev=/dev/nbd0
 }
 
