@@ -91,10 +91,10 @@ class Env:
     def work_for(machine, seconds):
         """Let the guest go on for so long; it may not end."""
         try:
-            machine.wait_record("failed .*", seconds)
+            failed = machine.wait_record("failed .*", seconds)
         except TimeoutError:
             return
-        raise AssertionError(f"the guest's script {machine.records[-1]}")
+        raise AssertionError(f"the guest's script {failed.group(0)}")
 
     def release(self):
         for machine in self.machines:
