@@ -109,6 +109,11 @@ show_threads()
 {
 	local task pid
 	pid=$(cat "/run/$server.pid")
+	tail -n 20 "/run/$server.log"
+	if ended "$pid"; then
+		echo "the server has ended"
+		return
+	fi
 	grep . /sys/block/*/inflight /sys/kernel/debug/block/nbd*/hctx*/busy || true
 	if command -v gdb >/dev/null; then
 		timeout 100 gdb -p "$pid" -batch -ex 'thread apply all bt 12' 2>/dev/null || true
