@@ -111,7 +111,7 @@ def bad_volumes(env):
         refused(env, f"cache={cache}", *args, says=says)
     os.symlink(a, env.path("link"))
     refused(env, f"cache={cache}", f"backing={a}", "volume=b", f"backing={env.path('link')}",
-            says=("same file or device",))
+            says=("same file, device or server",))
     # The longest name works.
     env.serve(cache=cache, volumes=[("ü" * 31 + "x", a)]).stop()
 
