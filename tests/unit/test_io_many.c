@@ -40,18 +40,19 @@ int io_uring_submit_and_wait(struct io_uring *ring, unsigned nr)
 	return real(ring, nr);
 }
 
-int io_submit(io_context_t context, long nr, struct iocb **list)
+/* NOLINTNEXTLINE(readability-inconsistent-declaration-parameter-name): `ios` are ours */
+int io_submit(io_context_t ctx, long nr, struct iocb *iocbs[])
 {
 	int (*real)(io_context_t, long, struct iocb **);
 
 	*(void **)&real = dlsym(RTLD_NEXT, "io_submit");
 	if (__atomic_fetch_add(&batches, 1, __ATOMIC_RELAXED) < one_is_taken)
-		return real(context, 1, list);
+		return real(ctx, 1, iocbs);
 	if (refusals) {
 		refusals--;
 		return refusal;
 	}
-	return real(context, one_is_taken ? 1 : nr, list);
+	return real(ctx, one_is_taken ? 1 : nr, iocbs);
 }
 
 static bool have(unsigned kind)
@@ -92,7 +93,7 @@ static void close_file(void)
 }
 
 /* All of the first NR blocks, each to its own place, neighbours far from each other in the list. */
-static u32 ask(struct lc_io *list, u8 *to, u32 nr)
+static u32 ask(struct lc_io *list, void *to, u32 nr)
 {
 	u32 n = 0;
 
@@ -100,7 +101,7 @@ static u32 ask(struct lc_io *list, u8 *to, u32 nr)
 		for (u32 k = i; k < nr; k += 7) {
 			list[n++] = (struct lc_io){
 				.op = LC_IO_READ,
-				.buf = to + k * 4096,
+				.buf = (u8 *)to + k * 4096,
 				.len_bytes = 4096,
 				.offset_bytes = k * 4096,
 				.result = 1,
