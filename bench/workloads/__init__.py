@@ -6,7 +6,7 @@ from bench.workloads import disk, flushes, opening, reads, writes
 ALL = (
     writes.Depth16, writes.Depth64, writes.TwoConnections,
     flushes.OneFlush, flushes.OneFua, flushes.Flushers, flushes.OverSlowDisk,
-    reads.Hits,
+    reads.Hits, reads.Scattered1, reads.Scattered4,
     disk.Drain, disk.Sustained,
     opening.Opening,
     writes.Generators,

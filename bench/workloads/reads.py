@@ -59,6 +59,72 @@ class Hits(Workload):
         return result
 
 
+# What a request of 128 KiB is made of here.
+BLOCKS = 32
+SCATTERED = f"fio O_DIRECT, {BLOCKS} × 4 KiB"
+
+
+class Scattered(Workload):
+    """The normal case in a log: written at random, read in order. The blocks of a request lie all over the SSD."""
+    depth = 1
+    external = True
+    references = (SCATTERED,)
+    metrics = (
+        Metric("per_second", "reads of 128 KiB per second", better="more"),
+        Metric("cpu_us", "server CPU, seconds per million", digits=2, better="less"),
+        Metric("p99_us", "99 % within, µs"),
+        Metric("buffer_share", "share of blocks found in RAM buffers", digits=3),
+    )
+    goals = (
+        Goal("at least 0.5 × so many scattered reads of 4 KiB by fio",
+             ratio("per_second", "logcache", SCATTERED), at_least=0.5),
+    )
+
+    def open(self):
+        m = self.machine
+        volume = READ // 2
+        bare = m.written_file("volume", READ)
+        ours = Logcache(m, m.written_file("cache", 2 * GIB), m.sparse_file("backing", volume + BEHIND),
+                        "format=force", "writeback=off")
+        load.nbd_load(m, ours, "write", count=volume // (4 << 10), distinct=True, depth=16, size=volume)
+        load.nbd_load(m, ours, "write", count=BEHIND // MIB, block=MIB, sequential=True, depth=4,
+                      start=volume, size=volume + BEHIND)
+        self.targets = {
+            "logcache": ours,
+            # Theirs lies in order.
+            "qemu-nbd": QemuNbd(m, bare),
+            "file": NbdkitFile(m, bare, "fadvise=random", "cache=none"),
+            SCATTERED: Path(bare),
+        }
+
+    def measure(self, column):
+        target = self.targets[column]
+        if column == SCATTERED:
+            result = load.fio_direct(self.machine, target.where, "--rw=randread",
+                                     f"--iodepth={BLOCKS * self.depth}", f"--size={READ}",
+                                     seconds=max(1, round(self.options.seconds)))
+            result["per_second"] /= BLOCKS
+            return result
+        before = target.status() if isinstance(target, Logcache) else None
+        result = load.nbd_load(self.machine, target, "read", depth=self.depth, size=READ // 2,
+                               block=BLOCKS * 4096, sequential=True, seconds=self.options.seconds)
+        if before:
+            result["buffer_share"] = buffer_share(before, target.status())
+        return result
+
+
+class Scattered1(Scattered):
+    name = "read-scattered-1"
+    title = "Sequential 128 KiB reads of what was written at random, depth 1"
+
+
+class Scattered4(Scattered):
+    name = "read-scattered-4"
+    title = "Sequential 128 KiB reads of what was written at random, depth 4"
+    depth = 4
+    in_quick = False
+
+
 def buffer_share(before, after):
     def found(status):
         hit = status["blocks"]["read"]["hit"]

@@ -5,8 +5,8 @@
  * The engine reaches its cache device and every backing store through this interface alone, in
  * two ways:
  *
- *   synchronous calls   lc_store_read / _write / _flush / _zero / _extent, from any thread, several at a
- *                       time;
+ *   synchronous calls   lc_store_read / _read_many / _write / _flush / _zero / _extent, from any thread,
+ *                       several at a time;
  *   a queue             owned by one thread, which stages a batch of I/O, starts it, and reaps
  *                       completions in whatever order they come.
  *
@@ -33,7 +33,10 @@ struct lc_queue;
 
 enum lc_io_op { LC_IO_READ, LC_IO_WRITE, LC_IO_FLUSH };
 
-/* One I/O of a queue. The caller owns it; the queue uses it from submit until it is reaped. */
+/*
+ * One I/O of a queue, or of lc_store_read_many. The caller owns it; the queue uses it from submit until it is reaped,
+ * the call until it returns.
+ */
 struct lc_io {
 	enum lc_io_op op;
 	void *buf; /* aligned to LC_BLOCK; unused by a flush */
@@ -61,6 +64,8 @@ struct lc_store_ops {
 	int (*read)(struct lc_store *s, void *buf, u32 len_bytes, u64 offset_bytes);
 	int (*write)(struct lc_store *s, const void *buf, u32 len_bytes, u64 offset_bytes);
 	int (*flush)(struct lc_store *s);
+	/* May be NULL: one after the other. NR is at least 2. */
+	void (*read_many)(struct lc_store *s, struct lc_io *ios, u32 nr);
 	/* May be NULL: -EOPNOTSUPP. */
 	int (*zero)(struct lc_store *s, u64 len_bytes, u64 offset_bytes, bool punch);
 	/* May be NULL: everything is data. */
@@ -144,6 +149,31 @@ static inline int lc_store_read(struct lc_store *s, void *buf, u32 len_bytes, u6
 {
 	lc_store_check(s, buf, len_bytes, offset_bytes);
 	return lc_store_count(s, s->ops->read(s, buf, len_bytes, offset_bytes));
+}
+
+/*
+ * Several reads at once, which the store has under way together as far as it can. IOS are NR of them, in no
+ * particular order; the caller sets op (LC_IO_READ), buf, len_bytes and offset_bytes. Returns when all are done, each
+ * with a result of its own, which is what lc_store_read would have said: one that fails does not keep
+ * the others from being done. NR may be 0, or more than the store can have under way; 1 costs what
+ * lc_store_read costs. Like a queue, it belongs to a process: a child after a fork may not go on with a store on which
+ * its parent called this.
+ */
+static inline void lc_store_read_many(struct lc_store *s, struct lc_io *ios, u32 nr)
+{
+	if (nr < 2 || !s->ops->read_many) {
+		for (u32 i = 0; i < nr; i++)
+			ios[i].result = lc_store_read(s, ios[i].buf, ios[i].len_bytes,
+						      ios[i].offset_bytes);
+		return;
+	}
+	for (u32 i = 0; i < nr; i++) {
+		assert(ios[i].op == LC_IO_READ);
+		lc_store_check(s, ios[i].buf, ios[i].len_bytes, ios[i].offset_bytes);
+	}
+	s->ops->read_many(s, ios, nr);
+	for (u32 i = 0; i < nr; i++)
+		(void)lc_store_count(s, ios[i].result); /* the caller looks at it */
 }
 
 static inline int lc_store_write(struct lc_store *s, const void *buf, u32 len_bytes, u64 offset_bytes)

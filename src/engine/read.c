@@ -4,7 +4,7 @@
  *
  * A chunk of blocks is looked up and pinned in one critical section. Then, without the mutex, come the
  * sectors that only the backing store has, and over them those from the cache: as few I/Os as the
- * layout allows, one copy each. What comes from the SSD is checked against its crc; a clean block
+ * layout allows, all of one store at once, one copy each. What comes from the SSD is checked against its crc; a clean block
  * that fails is dropped and read again, a dirty one is lost (I10): EIO, never stale data.
  */
 #include <assert.h>
@@ -167,12 +167,30 @@ static bool misses(const struct piece *p)
 	return (p->needed & ~p->cached) && !p->zeros;
 }
 
+/* A read of NR blocks, from piece I on, each to its own place in the scratch memory. */
+static struct lc_io read_of(const struct chunk *c, u32 i, u32 nr, u64 offset_bytes)
+{
+	return (struct lc_io){
+		.op = LC_IO_READ,
+		.buf = c->scratch + i * LC_BLOCK,
+		.len_bytes = nr * LC_BLOCK,
+		.offset_bytes = offset_bytes,
+	};
+}
+
+/* Which piece has the first block of a read. */
+static u32 first_of(const struct chunk *c, const struct lc_io *io)
+{
+	return (u32)(((u8 *)io->buf - c->scratch) / LC_BLOCK);
+}
+
 /* The sectors that the cache does not have. */
 static int read_backing(struct chunk *c)
 {
-	for (u32 i = 0, nr; i < c->nr; i += nr) {
-		int err;
+	struct lc_io ios[LC_CHUNK_BLOCKS];
+	u32 nr_ios = 0;
 
+	for (u32 i = 0, nr; i < c->nr; i += nr) {
 		nr = 1;
 		if (c->pieces[i].zeros)
 			deliver(c, i, ~c->pieces[i].cached, lc_zero_block);
@@ -180,12 +198,16 @@ static int read_backing(struct chunk *c)
 			continue;
 		while (i + nr < c->nr && misses(&c->pieces[i + nr]))
 			nr++;
-		err = lc_store_read(c->v->backing, c->scratch, nr * LC_BLOCK,
-				    (c->block + i) * LC_BLOCK);
-		if (err)
-			return err;
-		for (u32 k = 0; k < nr; k++)
-			deliver(c, i + k, ~c->pieces[i + k].cached, c->scratch + k * LC_BLOCK);
+		ios[nr_ios++] = read_of(c, i, nr, (c->block + i) * LC_BLOCK);
+	}
+	lc_store_read_many(c->v->backing, ios, nr_ios);
+	for (u32 k = 0; k < nr_ios; k++) {
+		u32 i = first_of(c, &ios[k]), end = i + ios[k].len_bytes / LC_BLOCK;
+
+		if (ios[k].result)
+			return ios[k].result;
+		for (; i < end; i++)
+			deliver(c, i, ~c->pieces[i].cached, c->scratch + i * LC_BLOCK);
 	}
 	return 0;
 }
@@ -195,37 +217,48 @@ static bool on_ssd(const struct piece *p)
 	return p->slot && p->pin == LC_PIN_SSD && (p->needed & p->cached);
 }
 
+/* A block of a read of the SSD that FAILED, or did not: check it, and give it to the client. False: it cannot be had. */
+static bool take(struct chunk *c, u32 i, bool failed)
+{
+	struct piece *p = &c->pieces[i];
+	const u8 *block = c->scratch + i * LC_BLOCK;
+
+	p->failed = failed;
+	if (!p->failed && !LC_MUTANT(no_crc_on_read))
+		p->failed = p->wrong = lc_crc32c(block, LC_BLOCK) != p->crc;
+	if (!p->failed)
+		deliver(c, i, p->cached, block);
+	return !p->failed;
+}
+
 static bool read_ssd(struct chunk *c)
 {
 	struct lc_store *ssd = c->v->core->ssd;
+	struct lc_io ios[LC_CHUNK_BLOCKS];
+	u32 nr_ios = 0;
 	bool failed = false;
 
 	for (u32 i = 0, nr; i < c->nr; i += nr) {
-		bool ok;
-
 		nr = 1;
 		if (!on_ssd(&c->pieces[i]))
 			continue;
 		while (i + nr < c->nr && on_ssd(&c->pieces[i + nr]) &&
 		       c->pieces[i + nr].slot == c->pieces[i].slot + nr)
 			nr++;
-		ok = !lc_store_read(ssd, c->scratch, nr * LC_BLOCK,
-				    lc_slot_offset_bytes(c->pieces[i].slot));
-		for (u32 k = 0; k < nr; k++) {
-			struct piece *p = &c->pieces[i + k];
-			u8 *block = c->scratch + k * LC_BLOCK;
+		ios[nr_ios++] = read_of(c, i, nr, lc_slot_offset_bytes(c->pieces[i].slot));
+	}
+	lc_store_read_many(ssd, ios, nr_ios);
+	for (u32 k = 0; k < nr_ios; k++) {
+		u32 i = first_of(c, &ios[k]), nr = ios[k].len_bytes / LC_BLOCK;
+
+		for (u32 end = i + nr; i < end; i++) {
+			bool bad = ios[k].result;
 
 			/* One bad sector must not fail its neighbours. */
-			if (!ok && nr > 1)
-				p->failed = lc_store_read(ssd, block, LC_BLOCK,
-							  lc_slot_offset_bytes(p->slot));
-			else
-				p->failed = !ok;
-			if (!p->failed && !LC_MUTANT(no_crc_on_read))
-				p->failed = p->wrong = lc_crc32c(block, LC_BLOCK) != p->crc;
-			if (!p->failed)
-				deliver(c, i + k, p->cached, block);
-			failed |= p->failed;
+			if (bad && nr > 1)
+				bad = lc_store_read(ssd, c->scratch + i * LC_BLOCK, LC_BLOCK,
+						    lc_slot_offset_bytes(c->pieces[i].slot));
+			failed |= !take(c, i, bad);
 		}
 	}
 	return failed;

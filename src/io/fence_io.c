@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * fence_io.c - the store's side of a fence: calls, which wait for one request, and queues, which have one request for
+ * fence_io.c - the store's side of a fence: calls, which wait for what they began, and queues, which have one request for
  * each I/O that is on its way, and a list of those that are done.
  *
  * Locks: the fence's mutex guards the completions of queues, and `done` of calls. What a queue has staged is its
@@ -100,6 +100,39 @@ static int fence_read(struct lc_store *s, void *buf, u32 len_bytes, u64 offset_b
 	struct lc_link_io io = {.op = LC_LINK_READ, .buf = buf, .offset_bytes = offset_bytes};
 
 	return call(lc_fence_of(s), &io, len_bytes);
+}
+
+/* How many requests of a call of read_many are on their way at a time. */
+#define MANY 32u
+
+static void fence_read_many(struct lc_store *s, struct lc_io *ios, u32 nr)
+{
+	struct lc_fence *f = lc_fence_of(s);
+	struct lc_link_io requests[MANY];
+	struct lc_cond wake;
+
+	lc_cond_init(&wake);
+	for (u32 n; nr; ios += n, nr -= n) {
+		n = nr < MANY ? nr : MANY;
+		for (u32 i = 0; i < n; i++) {
+			requests[i] = (struct lc_link_io){
+				.op = LC_LINK_READ,
+				.buf = ios[i].buf,
+				.offset_bytes = ios[i].offset_bytes,
+				.wake = &wake,
+			};
+			begin(f, &requests[i], ios[i].len_bytes);
+		}
+		lc_mutex_lock(&f->lock);
+		for (u32 i = 0; i < n; i++) {
+			/* cppcheck-suppress uninitvar; all N were set in the loop above */
+			while (!requests[i].done)
+				lc_cond_wait(&wake, &f->lock, LC_FOREVER);
+			ios[i].result = requests[i].result;
+		}
+		lc_mutex_unlock(&f->lock);
+	}
+	lc_cond_destroy(&wake);
 }
 
 static int fence_write(struct lc_store *s, const void *buf, u32 len_bytes, u64 offset_bytes)
@@ -326,6 +359,7 @@ static void fence_close(struct lc_store *s)
 
 const struct lc_store_ops lc_fence_ops = {
 	.read = fence_read,
+	.read_many = fence_read_many,
 	.write = fence_write,
 	.flush = fence_flush,
 	.zero = fence_zero,

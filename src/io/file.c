@@ -3,8 +3,8 @@
  * file.c - files and block devices as a store: the table of operations, the choice of the kind of
  * queue, and the question whether two stores are one file.
  *
- * How an I/O is done is in file_io.c, zeros and holes are in file_space.c, the queues in uring.c
- * and aio.c (over queue.c). Calls go down in this order, never up.
+ * How an I/O is done is in file_io.c, zeros and holes are in file_space.c, several reads at once
+ * in file_many.c (over rings.c), the queues in uring.c and aio.c (over queue.c). Calls go down in this order, never up.
  *
  * Locks: none. Any thread may call.
  */
@@ -15,6 +15,7 @@
 #include "file.h"
 #include "file_priv.h"
 #include "logcache/rt.h"
+#include "rings.h"
 
 static int file_read(struct lc_store *s, void *buf, u32 len_bytes, u64 offset_bytes)
 {
@@ -91,6 +92,7 @@ static void file_close(struct lc_store *s)
 	 * that goes on with the same open file. What close() itself says is of no use: everything
 	 * that counts was flushed, or is known not to be.
 	 */
+	lc_rings_unuse();
 	if (f->tail_fd >= 0)
 		close(f->tail_fd);
 	if (f->fd >= 0)
@@ -101,6 +103,7 @@ static void file_close(struct lc_store *s)
 
 const struct lc_store_ops lc_file_ops = {
 	.read = file_read,
+	.read_many = lc_file_read_many,
 	.write = file_write,
 	.flush = file_flush,
 	.zero = lc_file_zero,

@@ -23,6 +23,7 @@
 #include "file.h"
 #include "file_priv.h"
 #include "logcache/rt.h"
+#include "rings.h"
 
 /*
  * How long to wait for somebody who will soon let go: the kernel holds the files of a killed server's
@@ -412,6 +413,7 @@ int lc_file_open(const char *path, unsigned flags, struct lc_store **out, struct
 	f->tail_fd = -1;
 	f->io = flags & (LC_FILE_IO_URING | LC_FILE_IO_AIO);
 	f->store.ops = &lc_file_ops;
+	lc_rings_use();
 	f->path = strdup(path);
 	f->store.name = f->path;
 	rc = f->path ? open_exclusive(f, err) :

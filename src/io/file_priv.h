@@ -83,6 +83,11 @@ int lc_file_sync_io(struct lc_file *f, struct lc_io *io);
 /* Make durable what was written through either descriptor. 0 or -errno. */
 int lc_file_sync_flush(struct lc_file *f);
 
+/* --- file_many.c --- */
+
+/* The operation read_many of struct lc_store_ops. */
+void lc_file_read_many(struct lc_store *s, struct lc_io *ios, u32 nr);
+
 /* --- file.c --- */
 
 /*

@@ -22,6 +22,9 @@
 	X(LAPS, "the log lapped")                                           \
 	X(LAPS_DOZEN, "the log lapped a dozen times")                       \
 	X(BIG_WRITE, "writes of 512 KiB and more")                          \
+	X(TOGETHER, "several reads of the SSD at once")                     \
+	X(TOGETHER_BACKING, "several reads of a backing store at once")     \
+	X(TOGETHER_FAILED, "some of them failed")                           \
 	X(FAULTS, "stores that fail")                                       \
 	X(GONE, "a store that vanishes and comes back")                     \
 	X(DAMAGE, "damage in the log")                                      \

@@ -63,6 +63,16 @@ void history_covers(struct history *h, const struct lc_stats *st)
 		h->laps_max = laps;
 }
 
+static void cover_together(struct history *h)
+{
+	for (unsigned i = 0; i < SIM_SSDS; i++) {
+		h->covered[COVER_TOGETHER] |= h->ssds[i].sim.nr_together > 0;
+		h->covered[COVER_TOGETHER_FAILED] |= h->ssds[i].sim.nr_together_failed > 0;
+	}
+	for (unsigned v = 0; v < h->nr_volumes; v++)
+		h->covered[COVER_TOGETHER_BACKING] |= h->backing[v].nr_together > 0;
+}
+
 /* --- a life --- */
 
 static void enter_stage(struct history *h, enum stage stage)
@@ -521,6 +531,7 @@ void history_run(struct history *h, u64 seed)
 	}
 	for (v = 0; v < h->nr_volumes; v++)
 		h->covered[COVER_HAUNTED] |= h->backing[v].nr_haunted > 0;
+	cover_together(h);
 	h->covered[COVER_CRASH_FIVE] = h->nr_crashes >= crashes + 5;
 	if (h->scenario != SCENARIO_ANY)
 		h->covered[COVER_STUTTER + (h->scenario - SCENARIO_STUTTER)] = true;

@@ -255,6 +255,39 @@ static int sync_read(struct lc_store *s, void *buf, u32 len_bytes, u64 offset_by
 	return do_sync(s, LC_IO_READ, buf, len_bytes, offset_bytes);
 }
 
+/* All at once; they end in any order, well or badly. What a crash leaves unfinished the store's list has. */
+static void sync_read_many(struct lc_store *ls, struct lc_io *ios, u32 nr)
+{
+	struct sim_io *list = NULL, *io;
+	u32 nr_failed = 0;
+
+	sim_assert_unlocked("lc_store_read_many");
+	sim_point();
+	for (u32 i = 0; i < nr; i++) {
+		io = io_new(sim_of(ls), LC_IO_READ, ios[i].buf, ios[i].len_bytes,
+			    ios[i].offset_bytes);
+		io->fiber = sim_self();
+		io->io = &ios[i];
+		io->io->done_bytes = 0xdddddddd; /* both are ours until it completes */
+		io->io->next = (struct lc_io *)(uintptr_t)0xdd;
+		io->queue_next = list;
+		list = io;
+		enter(io);
+		launch(io);
+	}
+	while ((io = list)) {
+		while (!io->done)
+			sim_block("several reads", io, LC_FOREVER);
+		io->io->result = io->result;
+		nr_failed += !!io->result;
+		list = io->queue_next;
+		leave(io);
+		free(io);
+	}
+	sim_of(ls)->nr_together++;
+	sim_of(ls)->nr_together_failed += nr_failed && nr_failed < nr;
+}
+
 static int sync_write(struct lc_store *s, const void *buf, u32 len_bytes, u64 offset_bytes)
 {
 	return do_sync(s, LC_IO_WRITE, (void *)(uintptr_t)buf, len_bytes, offset_bytes);
@@ -483,6 +516,7 @@ static int queue_open(struct lc_store *ls, unsigned depth, const struct lc_area 
 
 static const struct lc_store_ops plain_ops = {
 	.read = sync_read,
+	.read_many = sync_read_many,
 	.write = sync_write,
 	.flush = sync_flush,
 	.queue_open = queue_open,
@@ -491,6 +525,7 @@ static const struct lc_store_ops plain_ops = {
 
 static const struct lc_store_ops all_ops = {
 	.read = sync_read,
+	.read_many = sync_read_many,
 	.write = sync_write,
 	.flush = sync_flush,
 	.zero = sync_zero,
@@ -563,6 +598,7 @@ void store_sim_reset(struct store_sim *s, const char *name, u64 size_bytes, u32 
 	s->faults = (struct sim_faults){0};
 	s->patient_flush = false;
 	s->nr_reads = s->nr_written = s->nr_flushes = s->nr_zeroed = s->nr_faults = s->nr_haunted = 0;
+	s->nr_together = s->nr_together_failed = 0;
 	if (slow)
 		draw_abilities(s);
 	else

@@ -701,6 +701,70 @@ static void test_queue(void **state)
 	lc_queue_close(q);
 }
 
+/* --- several reads at once --- */
+
+enum { MANY = 40 };
+
+static struct lc_io many[MANY];
+
+static int read_many(void)
+{
+	for (u32 i = 0; i < MANY; i++)
+		many[i] = (struct lc_io){
+			.op = LC_IO_READ,
+			.buf = buf + i * LC_BLOCK,
+			.len_bytes = LC_BLOCK,
+			.offset_bytes = (u64)(MANY - 1 - i) * LC_BLOCK,
+			.result = 1,
+		};
+	lc_store_read_many(store, many, MANY);
+	return 0;
+}
+
+static u32 count_held(struct fake *k)
+{
+	u32 nr = 0;
+
+	lc_mutex_lock(&k->lock);
+	for (const struct lc_link_io *io = k->held; io; io = io->next)
+		nr++;
+	lc_mutex_unlock(&k->lock);
+	return nr;
+}
+
+static void assert_many(void)
+{
+	for (u32 i = 0; i < MANY; i++) {
+		assert_int_equal(many[i].result, 0);
+		assert_int_equal(buf[i * LC_BLOCK], MANY - i);
+		assert_int_equal(buf[(i + 1) * LC_BLOCK - 1], MANY - i);
+	}
+}
+
+/* They are on the link together; if the connection breaks they are issued again, each of them. */
+static void test_several_reads(void **state)
+{
+	struct call c;
+
+	(void)state;
+	open_with(0, 10000);
+	for (u32 i = 0; i < MANY; i++)
+		memset(fake.data + i * LC_BLOCK, (int)i + 1, LC_BLOCK);
+	read_many();
+	assert_many();
+
+	memset(buf, 0, MANY * LC_BLOCK);
+	set(&fake, OBEY, HOLD, true);
+	start(&c, read_many);
+	while (count_held(&fake) < 32)
+		usleep(1000);
+	set(&fake, OBEY, OBEY, true);
+	break_it(&fake, true);
+	assert_int_equal(join(&c), 0);
+	assert_many();
+	assert_int_equal(fake.nr_reads, 2 * MANY);
+}
+
 static void test_pause_and_resume(void **state)
 {
 	u64 t = lc_now_ns();
@@ -769,6 +833,7 @@ int main(void)
 		T(test_server_takes_less_than_before),
 		T(test_what_the_server_cannot),
 		T(test_queue),
+		T(test_several_reads),
 		T(test_pause_and_resume),
 		T(test_open_says_why_not),
 	};
