@@ -207,6 +207,16 @@ void lc_log_begin_flush(struct lc_log *l)
 	}
 }
 
+/*
+ * Would the next record get older than flush-interval unseen? It was opened while the log thread waited for the end of
+ * this flush, and not for a time. [lock]
+ */
+static bool unwatched(const struct lc_log *l)
+{
+	return l->core->settings.flush_interval_ms && l->sleep_until_ns == LC_FOREVER &&
+	       l->durable_seq + 1 < l->next_seq;
+}
+
 void lc_log_end_flush(struct lc_log *l, int result)
 {
 	assert(l->flushing);
@@ -224,7 +234,7 @@ void lc_log_end_flush(struct lc_log *l, int result)
 			healed(l);
 	}
 	lc_log_space(l);
-	if (l->broken || l->failed || l->written_seq > l->durable_seq)
+	if (l->broken || l->failed || l->written_seq > l->durable_seq || unwatched(l))
 		lc_log_wake(l); /* it could not flush, or reissue, meanwhile */
 }
 

@@ -141,6 +141,28 @@ static void all_hear_of_a_failure(void **state)
 
 /* --- who has to wake the log thread --- */
 
+/*
+ * A record that was opened while a flush is under way gets no older than any other, although the log thread,
+ * when it looked last, had nothing to wait for but the end of that flush.
+ */
+static void a_record_of_meanwhile_does_not_get_old(void **state)
+{
+	u64 begun, flushes;
+
+	(void)state;
+	serve(FLUSH_MS / 4);
+	begun = count(&ssd.flushes_begun);
+	flushes = count(&ssd.flushes);
+	ssd.flush_ms = FLUSH_MS;
+	start(0);
+	must_become(count(&ssd.flushes_begun) > begun);
+	put(0, 1, 1, 0x81);
+	lc_thread_join(&flushers[0].thread);
+	assert_int_equal(flushers[0].result, 0);
+	must_become(count(&ssd.flushes) - flushes >= 2);
+	must_close();
+}
+
 static struct flusher closer;
 
 static void close_it(void *arg)
@@ -173,6 +195,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(alone_a_flush_costs_one_write_and_one_flush,
 						life_setup, life_teardown),
+		cmocka_unit_test_setup_teardown(a_record_of_meanwhile_does_not_get_old, life_setup,
+						life_teardown),
 		cmocka_unit_test_setup_teardown(closing_outlives_a_failure, life_setup, life_teardown),
 		cmocka_unit_test_setup_teardown(who_gathers_shares_a_record_and_a_flush, life_setup,
 						life_teardown),
