@@ -304,6 +304,10 @@ static void account(struct lc_fence *f)
 	/* The server may have lost what it did not flush. */
 	if (f->nr_done > f->settled && !LC_MUTANT(flush_ignores_reconnect))
 		f->broken = f->nr_done;
+	/* Whoever has asked by now shall know, not only the first of them: that one's answer settles it. */
+	for (struct lc_link_io *io = f->waiting.head; io; io = io->later)
+		if (in_doubt(f, io))
+			io->error = -EIO;
 	if (f->nr_lost && !LC_MUTANT(no_fence)) {
 		f->fence_ns = now_ns + f->options.fence_ms * LC_NS_PER_MS;
 		f->fence_of_start = false;

@@ -171,12 +171,25 @@ static void set(struct fake *k, enum mood changes, enum mood others, bool here)
 	lc_mutex_unlock(&k->lock);
 }
 
-static void wait_held(struct fake *k)
+/* So many requests at least are held. */
+static void wait_many_held(struct fake *k, u32 nr)
 {
 	lc_mutex_lock(&k->lock);
-	while (!k->held)
+	for (;;) {
+		u32 held = 0;
+
+		for (const struct lc_link_io *io = k->held; io; io = io->next)
+			held++;
+		if (held >= nr)
+			break;
 		lc_cond_wait(&k->change, &k->lock, LC_FOREVER);
+	}
 	lc_mutex_unlock(&k->lock);
+}
+
+static void wait_held(struct fake *k)
+{
+	wait_many_held(k, 1);
 }
 
 /* The fence has connected so often by now. */
@@ -422,6 +435,25 @@ static void test_flush_in_flight_fails_if_it_covers_something(void **state)
 static int zero_three_pieces(void)
 {
 	return lc_store_zero(store, 20 * LC_BLOCK, 0, false);
+}
+
+/* Whoever has asked when the connection breaks has to know, not only the first of them. */
+static void test_all_flushes_in_flight_fail(void **state)
+{
+	struct call c[2];
+
+	(void)state;
+	open_with(0, 10000);
+	assert_int_equal(write_block(), 0);
+	set(&fake, OBEY, HOLD, true);
+	for (u32 i = 0; i < 2; i++)
+		start(&c[i], flush);
+	wait_many_held(&fake, 2);
+	set(&fake, OBEY, OBEY, true);
+	break_it(&fake, true);
+	for (u32 i = 0; i < 2; i++)
+		assert_int_equal(join(&c[i]), -EIO);
+	assert_int_equal(flush(), 0);
 }
 
 static void test_pieces_of_an_older_connection_are_in_doubt(void **state)
@@ -756,6 +788,7 @@ int main(void)
 		T(test_no_fence_if_nothing_was_in_flight),
 		T(test_flush_fails_once_for_writes_of_an_older_connection),
 		T(test_flush_in_flight_fails_if_it_covers_something),
+		T(test_all_flushes_in_flight_fail),
 		T(test_pieces_of_an_older_connection_are_in_doubt),
 		T(test_error_of_the_server_is_passed_on),
 		T(test_errors_when_the_server_stays_away),
