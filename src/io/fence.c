@@ -209,9 +209,12 @@ static void submit_all(struct lc_fence *f, struct lc_link_io *list)
 /* [lock] */
 static void broke(struct lc_fence *f, const char *why)
 {
-	if (f->session != SESSION_UP)
+	if (f->session == SESSION_BROKEN)
 		return;
-	f->session = SESSION_BROKEN;
+	if (f->session == SESSION_NONE)
+		f->stillborn = true;
+	else
+		f->session = SESSION_BROKEN;
 	snprintf(f->why, sizeof f->why, "%s", why);
 	lc_cond_signal(&f->change);
 }
@@ -357,6 +360,13 @@ static int compare(const struct lc_fence *f, const struct lc_link_info *info, st
 	return 0;
 }
 
+/* The link has connected; but what broke since then is not ours to use. [lock] */
+static void begin_session(struct lc_fence *f)
+{
+	f->session = f->stillborn ? SESSION_BROKEN : SESSION_UP;
+	f->connected_ns = lc_now_ns();
+}
+
 /* [lock; released meanwhile] */
 static void reconnect(struct lc_fence *f)
 {
@@ -366,6 +376,7 @@ static void reconnect(struct lc_fence *f)
 	bool tell;
 	int rc;
 
+	f->stillborn = false;
 	lc_mutex_unlock(&f->lock);
 	rc = f->link->ops->connect(f->link, connect_timeout_ms(f), &info, &err);
 	if (!rc) {
@@ -379,10 +390,10 @@ static void reconnect(struct lc_fence *f)
 	if (!rc) {
 		tell = f->told;
 		f->told = false;
-		f->session = SESSION_UP;
+		begin_session(f);
 		f->info = info;
-		f->why[0] = '\0';
-		f->connected_ns = lc_now_ns();
+		if (f->session == SESSION_UP)
+			f->why[0] = '\0';
 		down_ns = f->connected_ns - f->none_since_ns;
 		lc_mutex_unlock(&f->lock);
 		if (tell)
@@ -519,11 +530,12 @@ int lc_fence_open(struct lc_link *link, const char *name, const struct lc_fence_
 		.can_zero = f->info.can_zero,
 		.can_punch = f->info.can_punch,
 	};
-	f->session = SESSION_UP;
-	f->connected_ns = lc_now_ns();
+	lc_mutex_lock(&f->lock);
+	begin_session(f);
 	f->fence_of_start = true;
 	if (!LC_MUTANT(no_fence_at_start))
 		f->fence_ns = f->connected_ns + o->fence_ms * LC_NS_PER_MS;
+	lc_mutex_unlock(&f->lock);
 	rc = start_thread(f, err);
 	if (rc) {
 		link->ops->cut(link);

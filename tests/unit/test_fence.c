@@ -28,6 +28,7 @@ struct fake {
 	struct lc_cond change;
 	enum mood changes, others;
 	bool here, broken, connected;
+	bool stillborn; /* the next connection breaks before anybody knows of it */
 	struct lc_link_io *held;
 	struct lc_link_info info;
 	u8 data[SIZE + LC_BLOCK];
@@ -79,6 +80,7 @@ static int fake_connect(struct lc_link *l, u32 timeout_ms, struct lc_link_info *
 			struct lc_error *err)
 {
 	struct fake *k = fake_of(l);
+	bool stillborn;
 	int rc = 0;
 
 	(void)timeout_ms;
@@ -87,10 +89,14 @@ static int fake_connect(struct lc_link *l, u32 timeout_ms, struct lc_link_info *
 	if (!k->here)
 		rc = lc_fail(err, -ECONNREFUSED, "nobody is there");
 	k->connected = !rc;
-	k->broken = false;
+	stillborn = !rc && k->stillborn;
+	k->stillborn = false;
+	k->broken = stillborn;
 	*info = k->info;
 	lc_cond_broadcast(&k->change);
 	lc_mutex_unlock(&k->lock);
+	if (stillborn)
+		lc_fence_lost(l->fence, "stillborn");
 	return rc;
 }
 
@@ -603,6 +609,26 @@ static void test_pauses_between_attempts_grow(void **state)
 	assert_in_range(fake.nr_connects, 1, 6);
 }
 
+/* What breaks while it is being made is noticed at once, and not by the first write that is sent, and lost, on it. */
+static void test_connection_that_breaks_at_birth(void **state)
+{
+	u64 t = lc_now_ns();
+	u32 nr = 0;
+
+	(void)state;
+	open_with(0, 10000);
+	fake.stillborn = true;
+	break_it(&fake, true);
+	while (nr < 3 && ms_since(t) < 5000) {
+		usleep(1000);
+		lc_mutex_lock(&fake.lock);
+		nr = fake.nr_connects;
+		lc_mutex_unlock(&fake.lock);
+	}
+	assert_int_equal(nr, 3);
+	assert_int_equal(write_block(), 0);
+}
+
 static void test_server_comes_back_as_another(void **state)
 {
 	(void)state;
@@ -797,6 +823,7 @@ int main(void)
 		T(test_server_that_does_not_answer),
 		T(test_request_that_breaks_every_connection),
 		T(test_pauses_between_attempts_grow),
+		T(test_connection_that_breaks_at_birth),
 		T(test_server_comes_back_as_another),
 		T(test_pieces_and_the_end),
 		T(test_server_takes_less_than_before),
