@@ -207,6 +207,16 @@ void lc_log_begin_flush(struct lc_log *l)
 	}
 }
 
+/*
+ * Would the next record get older than flush-interval unseen? It was opened while the log thread waited for the end of
+ * this flush, and not for a time. [lock]
+ */
+static bool unwatched(const struct lc_log *l)
+{
+	return l->core->settings.flush_interval_ms && l->sleep_until_ns == LC_FOREVER &&
+	       l->durable_seq + 1 < l->next_seq;
+}
+
 void lc_log_end_flush(struct lc_log *l, int result)
 {
 	assert(l->flushing);
@@ -224,20 +234,30 @@ void lc_log_end_flush(struct lc_log *l, int result)
 			healed(l);
 	}
 	lc_log_space(l);
-	if (l->broken || l->failed || l->written_seq > l->durable_seq)
+	if (l->broken || l->failed || l->written_seq > l->durable_seq || unwatched(l))
 		lc_log_wake(l); /* it could not flush, or reissue, meanwhile */
 }
 
 /* --- rounds of group commit --- */
 
-/* Wait until something happens; but the log thread may have to be woken first. [lock; released meanwhile] */
+/*
+ * Wake the log thread, if it was to be woken: before a wait, which releases the mutex without doing that. True: the
+ * mutex was released meanwhile. [lock]
+ */
+static bool kick_now(struct lc_log *l)
+{
+	if (!l->kick)
+		return false;
+	lc_log_unlock(l);
+	lc_mutex_lock(&l->core->lock);
+	return true;
+}
+
+/* Wait until something happens. [lock; released meanwhile] */
 static void leader_wait(struct lc_log *l, u64 deadline_ns)
 {
-	if (l->kick) {
-		lc_log_unlock(l);
-		lc_mutex_lock(&l->core->lock);
+	if (kick_now(l))
 		return; /* perhaps it has happened by now */
-	}
 	l->leader_waits = true;
 	lc_cond_wait(&l->led, &l->core->lock, deadline_ns);
 	l->leader_waits = false;
@@ -333,8 +353,6 @@ static void lead(struct lc_log *l, struct lc_commit *c)
 /* [lock; released meanwhile] */
 static int wait_commit(struct lc_log *l, struct lc_commit *c)
 {
-	struct lc_mutex *lock = &l->core->lock;
-
 	c->round = l->round + 1;
 	c->next = l->commits;
 	l->commits = c;
@@ -342,15 +360,13 @@ static int wait_commit(struct lc_log *l, struct lc_commit *c)
 		l->hurry = true;
 		tell_leader(l);
 	}
-	if (l->kick) {
-		lc_log_unlock(l);
-		lc_mutex_lock(lock);
-	}
+	kick_now(l);
 	while (!c->done && l->leader)
-		lc_cond_wait(&l->served[c->round % 2], lock, LC_FOREVER);
+		lc_cond_wait(&l->served[c->round % 2], &l->core->lock, LC_FOREVER);
 	if (!c->done)
 		lead(l, c);
 	pass_on(l);
+	kick_now(l); /* the caller may be about to wait, too */
 	return c->result;
 }
 

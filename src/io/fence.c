@@ -209,9 +209,12 @@ static void submit_all(struct lc_fence *f, struct lc_link_io *list)
 /* [lock] */
 static void broke(struct lc_fence *f, const char *why)
 {
-	if (f->session != SESSION_UP)
+	if (f->session == SESSION_BROKEN)
 		return;
-	f->session = SESSION_BROKEN;
+	if (f->session == SESSION_NONE)
+		f->stillborn = true;
+	else
+		f->session = SESSION_BROKEN;
 	snprintf(f->why, sizeof f->why, "%s", why);
 	lc_cond_signal(&f->change);
 }
@@ -304,6 +307,10 @@ static void account(struct lc_fence *f)
 	/* The server may have lost what it did not flush. */
 	if (f->nr_done > f->settled && !LC_MUTANT(flush_ignores_reconnect))
 		f->broken = f->nr_done;
+	/* Whoever has asked by now shall know, not only the first of them: that one's answer settles it. */
+	for (struct lc_link_io *io = f->waiting.head; io; io = io->later)
+		if (in_doubt(f, io))
+			io->error = -EIO;
 	if (f->nr_lost && !LC_MUTANT(no_fence)) {
 		f->fence_ns = now_ns + f->options.fence_ms * LC_NS_PER_MS;
 		f->fence_of_start = false;
@@ -353,6 +360,13 @@ static int compare(const struct lc_fence *f, const struct lc_link_info *info, st
 	return 0;
 }
 
+/* The link has connected; but what broke since then is not ours to use. [lock] */
+static void begin_session(struct lc_fence *f)
+{
+	f->session = f->stillborn ? SESSION_BROKEN : SESSION_UP;
+	f->connected_ns = lc_now_ns();
+}
+
 /* [lock; released meanwhile] */
 static void reconnect(struct lc_fence *f)
 {
@@ -362,6 +376,7 @@ static void reconnect(struct lc_fence *f)
 	bool tell;
 	int rc;
 
+	f->stillborn = false;
 	lc_mutex_unlock(&f->lock);
 	rc = f->link->ops->connect(f->link, connect_timeout_ms(f), &info, &err);
 	if (!rc) {
@@ -375,10 +390,10 @@ static void reconnect(struct lc_fence *f)
 	if (!rc) {
 		tell = f->told;
 		f->told = false;
-		f->session = SESSION_UP;
+		begin_session(f);
 		f->info = info;
-		f->why[0] = '\0';
-		f->connected_ns = lc_now_ns();
+		if (f->session == SESSION_UP)
+			f->why[0] = '\0';
 		down_ns = f->connected_ns - f->none_since_ns;
 		lc_mutex_unlock(&f->lock);
 		if (tell)
@@ -515,11 +530,12 @@ int lc_fence_open(struct lc_link *link, const char *name, const struct lc_fence_
 		.can_zero = f->info.can_zero,
 		.can_punch = f->info.can_punch,
 	};
-	f->session = SESSION_UP;
-	f->connected_ns = lc_now_ns();
+	lc_mutex_lock(&f->lock);
+	begin_session(f);
 	f->fence_of_start = true;
 	if (!LC_MUTANT(no_fence_at_start))
 		f->fence_ns = f->connected_ns + o->fence_ms * LC_NS_PER_MS;
+	lc_mutex_unlock(&f->lock);
 	rc = start_thread(f, err);
 	if (rc) {
 		link->ops->cut(link);

@@ -15,7 +15,8 @@
  *	  just opened behaves as if a connection had broken at that moment, unless lc_store_trust() says that
  *	  all was well. lc_store_settled() tells whether a next life may be told so.
  *	- The server may have restarted and lost what it had not written to its disk. So a flush that would have to cover a
- *	  write of an earlier connection fails, once for each such write, with -EIO.
+ *	  write of an earlier connection fails, once for each such write, with -EIO; and so
+ *	  do all others that had been called when the connection broke.
  *
  * To the engine all this is slow I/O. It gets errors when waiting is no use:
  *

@@ -32,6 +32,7 @@ struct lc_fence {
 	struct lc_cond change; /* wakes the thread */
 	enum session session;
 	bool stop;
+	bool stillborn;	   /* SESSION_NONE: the connection that is being made broke already */
 	bool watching;	   /* the thread will wake up in time for what is in flight */
 	bool told;	   /* people know that there is no connection */
 	char why[192];	   /* the last connection broke, or the last attempt failed */

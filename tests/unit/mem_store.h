@@ -55,6 +55,7 @@ struct mem_store {
 	size_t taken_bytes;
 
 	u64 reads, writes, flushes, zeroes, punches, extents;
+	u64 flushes_begun;
 	struct mem_trace trace[MEM_TRACE_MAX]; /* since mem_forget */
 	unsigned nr_trace;
 
@@ -175,6 +176,9 @@ static int mem_flush(struct lc_store *s)
 	struct mem_store *m = mem_of(s);
 	int err;
 
+	lc_mutex_lock(&m->lock);
+	m->flushes_begun++;
+	lc_mutex_unlock(&m->lock);
 	if (m->flush_ms)
 		nanosleep(&(struct timespec){.tv_nsec = m->flush_ms * (long)LC_NS_PER_MS}, NULL);
 	lc_mutex_lock(&m->lock);

@@ -9,11 +9,12 @@
 #define NR_FLUSHERS 16u
 #define FLUSH_MS 60u
 
-static void serve(void)
+/* FLUSH_INTERVAL_MS 0: nothing becomes durable by itself. */
+static void serve(u32 flush_interval_ms)
 {
 	make(16 * MIB, 1 * MIB, 1, 8 * MIB);
 	settings.writeback = false;
-	settings.flush_interval_ms = 0; /* nothing becomes durable by itself */
+	settings.flush_interval_ms = flush_interval_ms;
 	must_open();
 }
 
@@ -32,7 +33,7 @@ static void alone_a_flush_costs_one_write_and_one_flush(void **state)
 	u64 writes, flushes, bytes;
 
 	(void)state;
-	serve();
+	serve(0);
 	writes = count(&ssd.writes);
 	flushes = count(&ssd.flushes);
 	bytes = stats().log_bytes;
@@ -96,7 +97,7 @@ static void who_gathers_shares_a_record_and_a_flush(void **state)
 	u64 flushes, records;
 
 	(void)state;
-	serve();
+	serve(0);
 	flushes = count(&ssd.flushes);
 	records = stats().records;
 	start_all();
@@ -117,7 +118,7 @@ static void who_gathers_shares_a_record_and_a_flush(void **state)
 static void all_hear_of_a_failure(void **state)
 {
 	(void)state;
-	serve();
+	serve(0);
 	settings.retry_ms = 1;
 	start_all();
 	lc_mutex_lock(&ssd.lock);
@@ -138,11 +139,65 @@ static void all_hear_of_a_failure(void **state)
 	must_close();
 }
 
+/* --- who has to wake the log thread --- */
+
+/*
+ * A record that was opened while a flush is under way gets no older than any other, although the log thread,
+ * when it looked last, had nothing to wait for but the end of that flush.
+ */
+static void a_record_of_meanwhile_does_not_get_old(void **state)
+{
+	u64 begun, flushes;
+
+	(void)state;
+	serve(FLUSH_MS / 4);
+	begun = count(&ssd.flushes_begun);
+	flushes = count(&ssd.flushes);
+	ssd.flush_ms = FLUSH_MS;
+	start(0);
+	must_become(count(&ssd.flushes_begun) > begun);
+	put(0, 1, 1, 0x81);
+	lc_thread_join(&flushers[0].thread);
+	assert_int_equal(flushers[0].result, 0);
+	must_become(count(&ssd.flushes) - flushes >= 2);
+	must_close();
+}
+
+static struct flusher closer;
+
+static void close_it(void *arg)
+{
+	((struct flusher *)arg)->result = close_cache();
+}
+
+/* A flush that fails while the cache is closed is tried again. */
+static void closing_outlives_a_failure(void **state)
+{
+	(void)state;
+	serve(0);
+	settings.retry_ms = 1;
+	put(0, 0, 1, 0x80);
+	ssd.flush_error = -EIO;
+	assert_int_equal(lc_thread_start(&closer.thread, "closer", close_it, &closer), 0);
+	sleep_ms(100);
+	lc_mutex_lock(&ssd.lock);
+	ssd.flush_error = 0;
+	lc_mutex_unlock(&ssd.lock);
+	lc_thread_join(&closer.thread);
+	assert_int_equal(closer.result, 0);
+	must_open();
+	assert_reads(0, 0, 1, 0x80);
+	must_close();
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(alone_a_flush_costs_one_write_and_one_flush,
 						life_setup, life_teardown),
+		cmocka_unit_test_setup_teardown(a_record_of_meanwhile_does_not_get_old, life_setup,
+						life_teardown),
+		cmocka_unit_test_setup_teardown(closing_outlives_a_failure, life_setup, life_teardown),
 		cmocka_unit_test_setup_teardown(who_gathers_shares_a_record_and_a_flush, life_setup,
 						life_teardown),
 		cmocka_unit_test_setup_teardown(all_hear_of_a_failure, life_setup, life_teardown),

@@ -28,6 +28,7 @@ struct fake {
 	struct lc_cond change;
 	enum mood changes, others;
 	bool here, broken, connected;
+	bool stillborn; /* the next connection breaks before anybody knows of it */
 	struct lc_link_io *held;
 	struct lc_link_info info;
 	u8 data[SIZE + LC_BLOCK];
@@ -79,6 +80,7 @@ static int fake_connect(struct lc_link *l, u32 timeout_ms, struct lc_link_info *
 			struct lc_error *err)
 {
 	struct fake *k = fake_of(l);
+	bool stillborn;
 	int rc = 0;
 
 	(void)timeout_ms;
@@ -87,10 +89,14 @@ static int fake_connect(struct lc_link *l, u32 timeout_ms, struct lc_link_info *
 	if (!k->here)
 		rc = lc_fail(err, -ECONNREFUSED, "nobody is there");
 	k->connected = !rc;
-	k->broken = false;
+	stillborn = !rc && k->stillborn;
+	k->stillborn = false;
+	k->broken = stillborn;
 	*info = k->info;
 	lc_cond_broadcast(&k->change);
 	lc_mutex_unlock(&k->lock);
+	if (stillborn)
+		lc_fence_lost(l->fence, "stillborn");
 	return rc;
 }
 
@@ -171,12 +177,25 @@ static void set(struct fake *k, enum mood changes, enum mood others, bool here)
 	lc_mutex_unlock(&k->lock);
 }
 
-static void wait_held(struct fake *k)
+/* So many requests at least are held. */
+static void wait_many_held(struct fake *k, u32 nr)
 {
 	lc_mutex_lock(&k->lock);
-	while (!k->held)
+	for (;;) {
+		u32 held = 0;
+
+		for (const struct lc_link_io *io = k->held; io; io = io->next)
+			held++;
+		if (held >= nr)
+			break;
 		lc_cond_wait(&k->change, &k->lock, LC_FOREVER);
+	}
 	lc_mutex_unlock(&k->lock);
+}
+
+static void wait_held(struct fake *k)
+{
+	wait_many_held(k, 1);
 }
 
 /* The fence has connected so often by now. */
@@ -424,6 +443,25 @@ static int zero_three_pieces(void)
 	return lc_store_zero(store, 20 * LC_BLOCK, 0, false);
 }
 
+/* Whoever has asked when the connection breaks has to know, not only the first of them. */
+static void test_all_flushes_in_flight_fail(void **state)
+{
+	struct call c[2];
+
+	(void)state;
+	open_with(0, 10000);
+	assert_int_equal(write_block(), 0);
+	set(&fake, OBEY, HOLD, true);
+	for (u32 i = 0; i < 2; i++)
+		start(&c[i], flush);
+	wait_many_held(&fake, 2);
+	set(&fake, OBEY, OBEY, true);
+	break_it(&fake, true);
+	for (u32 i = 0; i < 2; i++)
+		assert_int_equal(join(&c[i]), -EIO);
+	assert_int_equal(flush(), 0);
+}
+
 static void test_pieces_of_an_older_connection_are_in_doubt(void **state)
 {
 	struct call c;
@@ -569,6 +607,26 @@ static void test_pauses_between_attempts_grow(void **state)
 		usleep(1000);
 	}
 	assert_in_range(fake.nr_connects, 1, 6);
+}
+
+/* What breaks while it is being made is noticed at once, and not by the first write that is sent, and lost, on it. */
+static void test_connection_that_breaks_at_birth(void **state)
+{
+	u64 t = lc_now_ns();
+	u32 nr = 0;
+
+	(void)state;
+	open_with(0, 10000);
+	fake.stillborn = true;
+	break_it(&fake, true);
+	while (nr < 3 && ms_since(t) < 5000) {
+		usleep(1000);
+		lc_mutex_lock(&fake.lock);
+		nr = fake.nr_connects;
+		lc_mutex_unlock(&fake.lock);
+	}
+	assert_int_equal(nr, 3);
+	assert_int_equal(write_block(), 0);
 }
 
 static void test_server_comes_back_as_another(void **state)
@@ -820,6 +878,7 @@ int main(void)
 		T(test_no_fence_if_nothing_was_in_flight),
 		T(test_flush_fails_once_for_writes_of_an_older_connection),
 		T(test_flush_in_flight_fails_if_it_covers_something),
+		T(test_all_flushes_in_flight_fail),
 		T(test_pieces_of_an_older_connection_are_in_doubt),
 		T(test_error_of_the_server_is_passed_on),
 		T(test_errors_when_the_server_stays_away),
@@ -828,6 +887,7 @@ int main(void)
 		T(test_server_that_does_not_answer),
 		T(test_request_that_breaks_every_connection),
 		T(test_pauses_between_attempts_grow),
+		T(test_connection_that_breaks_at_birth),
 		T(test_server_comes_back_as_another),
 		T(test_pieces_and_the_end),
 		T(test_server_takes_less_than_before),
