@@ -255,9 +255,9 @@ struct lc_stats {
 	u32 waiting_writers; /* for space in the log */
 	u64 pace_delay_ns; /* what a writer pays for a block now, because the log is nearly full; 0: nothing */
 	u64 writeback_rate_blocks; /* a second, lately, while it is at work */
-	u32 failing_volumes; /* whose backing stores failed when write-back last tried */
-	bool log_failed;     /* the SSD has, and the log is not durable again yet */
-	u64 bad_blocks;	     /* on the list of lost blocks */
+	u32 failing_volumes;	   /* whose backing stores failed when write-back last tried */
+	bool log_failed;	   /* the SSD has, and the log is not durable again yet */
+	u64 bad_blocks;		   /* on the list of lost blocks */
 	/* how it was found at opening */
 	bool was_clean;	       /* closed in good order */
 	u64 recovered_records; /* above the tail */

@@ -163,6 +163,5 @@ double lc_memory_per_block(u32 segment_bytes)
 	double blocks = (double)segment_bytes / LC_BLOCK;
 
 	/* The slot table, the hash at its load of 0.8, sweeps, pending zeros, a share of the segment table. */
-	return sizeof(struct lc_slot) + 4 * 1.25 + 0.5 + 0.03125 +
-	       sizeof(struct lc_segment) / blocks;
+	return sizeof(struct lc_slot) + 4 * 1.25 + 0.5 + 0.03125 + sizeof(struct lc_segment) / blocks;
 }

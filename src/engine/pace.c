@@ -77,7 +77,7 @@ static u64 price_ns(u64 room, u64 reserve, u64 rate)
 
 	if (u < SCARCE)
 		price *= SCARCE / u;
-	price *= LC_NS_PER_S / rate;
+	price *= (double)LC_NS_PER_S / rate;
 	return price < LC_PACE_MAX_NS ? price : LC_PACE_MAX_NS;
 }
 
