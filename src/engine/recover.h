@@ -27,7 +27,9 @@ struct lc_recovery {
 	u64 cut_seq;   /* the last record that counts */
 	u64 max_epoch; /* seen anywhere */
 	u64 dirty_records, clean_segments;
-	bool was_clean; /* closed in good order the last time; cache.c fills this in */
+	/* cache.c fills these in */
+	bool was_clean; /* closed in good order the last time */
+	u64 opening_ns; /* all that opening took */
 };
 
 /*
