@@ -35,8 +35,7 @@ static void report_cache(const struct served *served)
 	       percent(s.cached_blocks, s.capacity_blocks), s.head_id, s.tail_id, s.epoch,
 	       s.recovered_records ? records : "nothing unwritten",
 	       s.was_clean ? "a clean shutdown" : "a crash", (double)s.opening_ns / LC_NS_PER_S,
-	       size_text(memory, s.memory_bytes),
-	       lc_memory_per_block(s.segment_bytes));
+	       size_text(memory, s.memory_bytes), lc_memory_per_block(s.segment_bytes));
 }
 
 void report_opened(const struct served *s)
