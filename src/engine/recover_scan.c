@@ -4,7 +4,8 @@
 
 #include "recover_priv.h"
 
-#define SCAN_DEPTH 64u
+/* Twice what keeps an SSD busy: while we decode what has come, the other half is on its way. */
+#define SCAN_DEPTH 128u
 
 /* One read of the scan: the last block of the place before, and the first of this one. */
 struct scan_io {
