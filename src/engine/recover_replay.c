@@ -8,6 +8,7 @@
  * replayed in order; otherwise only the rest is: segments that had to be walked, ranges that were zeroed, and
  * what of it is dirty.
  */
+#include <assert.h>
 #include <string.h>
 
 #include "recover_priv.h"
@@ -355,6 +356,7 @@ int lc_recover_replay(struct recovery *r, u64 oldest)
 		lc_eager_undo(r);
 	for (u32 i = 0; i < ring->nr; i++)
 		r->out->early_segments += r->places[i].entered;
+	assert(ring->nr > 0); /* clang-tidy would doubt it */
 	for (u64 id = oldest; id <= ring->head_id && !ret; id++) {
 		ret = replay_segment(r, id);
 		if (lc_now_ns() < progress_ns)
