@@ -261,6 +261,7 @@ struct lc_stats {
 	/* how it was found at opening */
 	bool was_clean;	       /* closed in good order */
 	u64 recovered_records; /* above the tail */
+	u64 opening_ns;	       /* so long that took */
 };
 
 /* Blocks of all kinds that have the bits in SET, and lack those in CLEAR. */

@@ -235,6 +235,7 @@ static int no_memory(const struct lc_cache *c, struct lc_error *err)
 int lc_ssd_open(struct lc_cache *c, bool attach, struct lc_error *err)
 {
 	struct lc_store *ssd = c->core.ssd;
+	u64 start_ns = lc_now_ns();
 	/* What we are about to read is to be durable: a killed server may have left it in a cache. */
 	int ret = LC_MUTANT(open_without_flush) ? 0 : lc_store_flush(ssd);
 
@@ -255,6 +256,7 @@ int lc_ssd_open(struct lc_cache *c, bool attach, struct lc_error *err)
 	c->log.epoch = c->core.meta.sb.epoch;
 	c->log.first = c->core.meta.sb.first;
 	c->core.attachment++;
+	c->recovery.opening_ns = lc_now_ns() - start_ns;
 	return 0;
 }
 

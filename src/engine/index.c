@@ -2,6 +2,7 @@
 #include "index.h"
 
 #include <assert.h>
+#include <string.h>
 
 /* The load that the memory promise is made of: 4 entries in 5 buckets. */
 static u64 buckets_for(u32 nr_slots)
@@ -36,6 +37,12 @@ void lc_index_destroy(struct lc_index *ix)
 	lc_free(ix->slots, ix->nr_slots * sizeof *ix->slots);
 	lc_free(ix->buckets, ix->nr_buckets * sizeof *ix->buckets);
 	*ix = (struct lc_index){0};
+}
+
+void lc_index_clear(struct lc_index *ix)
+{
+	memset(ix->buckets, 0, ix->nr_buckets * sizeof *ix->buckets);
+	ix->nr_entries = 0;
 }
 
 u64 lc_index_bytes(const struct lc_index *ix)

@@ -36,6 +36,8 @@ struct lc_index {
 /* -ENOMEM. BASE > 0 is the first block of the log area. */
 int lc_index_init(struct lc_index *ix, u32 base, u32 nr_slots);
 void lc_index_destroy(struct lc_index *ix);
+/* No block is anywhere any more; the slot table stays. */
+void lc_index_clear(struct lc_index *ix);
 u64 lc_index_bytes(const struct lc_index *ix);
 
 static inline struct lc_slot *lc_index_slot(const struct lc_index *ix, u32 slot)

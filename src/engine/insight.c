@@ -21,6 +21,7 @@ static void cache_stats(const struct lc_cache *c, struct lc_stats *out)
 	out->segment_bytes = ring->segment_blocks * LC_BLOCK;
 	out->was_clean = c->recovery.was_clean;
 	out->recovered_records = c->recovery.dirty_records;
+	out->opening_ns = c->recovery.opening_ns;
 	out->free_segments = ring->nr_free;
 	out->dirty_segments = ring->head_id - ring->tail_id;
 	out->clean_segments = out->nr_segments - out->free_segments - out->dirty_segments;

@@ -1,231 +1,10 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "recover.h"
 
-#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define SCAN_DEPTH 64u
-#define PROGRESS_NS (2 * LC_NS_PER_S)
-
-/* What the scan found in one place of the ring. */
-struct place {
-	u64 id; /* 0: no valid first header */
-	u64 seq;
-	u64 epoch;
-	u64 durable_seq;       /* what the header says of others */
-	u64 summary_first_seq; /* 0: no valid summary */
-	u64 summary_last_seq;
-	u64 summary_epoch;
-	u64 summary_id;
-	u16 nr_first;	 /* data blocks of the first record */
-	bool unreadable; /* the first header */
-};
-
-struct birth {
-	u64 epoch, first; /* the epoch began at this seq */
-};
-
-struct recovery {
-	struct lc_core *core;
-	struct lc_recovery *out;
-	struct lc_error *err;
-	struct place *places;
-	struct birth *births; /* sorted by epoch; `first` is the least of all from there on */
-	u32 nr_births;
-	u64 known_durable; /* every record up to here was durable: the superblock or a record says so */
-	u8 *segment;	   /* one segment of scratch */
-	struct lc_slot entries[LC_ENTRIES_MAX];
-};
-
-/* One read of the scan: the last block of the place before, and the first of this one. */
-struct scan_io {
-	struct lc_io io;
-	u32 place;
-	struct scan_io *next;
-};
-
-static u32 place_of(const struct recovery *r, u64 id)
-{
-	return (id - 1) % r->core->ring.nr;
-}
-
-static bool our_uuid(const struct recovery *r, const u8 uuid[LC_UUID_BYTES])
-{
-	return !memcmp(uuid, r->core->meta.uuid, LC_UUID_BYTES);
-}
-
-/* The slot table of a place of the ring. */
-static struct lc_slot *slots_of(const struct recovery *r, u32 place)
-{
-	const struct lc_ring *ring = &r->core->ring;
-
-	return &ring->index.slots[(size_t)place * ring->segment_blocks];
-}
-
-/* --- scan --- */
-
-/*
- * A summary replaces what the slot table says of a place if it goes with the place's first header. The two
- * come in any order, so each looks for the other.
- */
-static bool summary_fits(const struct place *p)
-{
-	return p->id && p->summary_id == p->id &&
-	       (LC_MUTANT(any_summary) ||
-		(p->summary_first_seq == p->seq && p->summary_epoch >= p->epoch));
-}
-
-static void scan_header(struct recovery *r, u32 place, const u8 *block)
-{
-	struct place *p = &r->places[place];
-	struct lc_record_info info;
-
-	if (!lc_record_decode(block, &info, r->entries) || !our_uuid(r, info.uuid) ||
-	    info.position != 0 || place_of(r, info.segment_id) != place ||
-	    info.nr_entries >= r->core->ring.segment_blocks)
-		return;
-	p->id = info.segment_id;
-	p->seq = info.seq;
-	p->epoch = info.epoch;
-	p->durable_seq = info.durable_seq;
-	p->nr_first = info.nr_entries;
-	r->births[r->nr_births++] = (struct birth){info.epoch, info.first};
-	if (p->summary_id && summary_fits(p))
-		return; /* it has put these entries there, and more */
-	p->summary_id = 0;
-	memset(slots_of(r, place), 0, r->core->ring.segment_blocks * sizeof(struct lc_slot));
-	memcpy(slots_of(r, place) + 1, r->entries, info.nr_entries * sizeof(struct lc_slot));
-}
-
-/* Does each entry lie inside its volume? Otherwise the headers have the say. */
-static bool plausible(const struct recovery *r, u32 nr)
-{
-	for (u32 i = 0; i < nr; i++) {
-		u64 key = r->entries[i].key;
-		const struct lc_volume_entry *v = &r->core->meta.volumes[lc_key_volume(key)];
-		u64 end = lc_key_block(key) + (lc_key_zeroes(key) ? r->entries[i].crc : 1);
-
-		if (v->id && end > (v->size_bytes + LC_BLOCK - 1) / LC_BLOCK)
-			return false;
-	}
-	return true;
-}
-
-static void scan_summary(struct recovery *r, u32 place, const u8 *block)
-{
-	struct place *p = &r->places[place];
-	struct lc_slot *slots = slots_of(r, place);
-	struct lc_summary_info info;
-	u32 position = 0, at = 0;
-
-	if (!lc_summary_decode(block, &info, r->entries) || !our_uuid(r, info.uuid) ||
-	    place_of(r, info.segment_id) != place ||
-	    info.nr_entries + info.nr_records >= r->core->ring.segment_blocks ||
-	    !plausible(r, info.nr_entries))
-		return;
-	p->summary_id = info.segment_id;
-	p->summary_first_seq = info.first_seq;
-	p->summary_last_seq = info.last_seq;
-	p->summary_epoch = info.epoch;
-	if (p->id && !summary_fits(p)) {
-		p->summary_id = 0;
-		return;
-	}
-	memset(slots, 0, r->core->ring.segment_blocks * sizeof *slots);
-	for (u32 i = 0; i < info.nr_records; i++) {
-		memcpy(&slots[position + 1], &r->entries[at], info.nr_blocks[i] * sizeof *slots);
-		position += 1 + info.nr_blocks[i];
-		at += info.nr_blocks[i];
-	}
-}
-
-static void scan_done(struct recovery *r, const struct scan_io *s)
-{
-	struct lc_core *c = r->core;
-	u8 *header = (u8 *)s->io.buf + LC_BLOCK;
-	int failed = s->io.result;
-
-	if (s->place > 0 && !failed)
-		scan_summary(r, s->place - 1, s->io.buf);
-	if (s->place == c->ring.nr)
-		return;
-	if (failed) /* perhaps it is only the other block: without its summary a segment is walked */
-		failed = lc_store_read(c->ssd, header, LC_BLOCK, s->io.offset_bytes + LC_BLOCK);
-	if (failed)
-		r->places[s->place].unreadable = true;
-	else
-		scan_header(r, s->place, header);
-}
-
-/*
- * Read the border before place i for i = 0 .. nr: the last block of one place and the first of the next in one
- * I/O. (Before place 0 lies the metadata zone; behind the last place only its summary is read.)
- */
-static int scan(struct recovery *r)
-{
-	struct lc_core *c = r->core;
-	const struct lc_ring *ring = &c->ring;
-	u64 progress_ns = lc_now_ns() + PROGRESS_NS;
-	struct scan_io *ios = lc_alloc(SCAN_DEPTH * sizeof *ios), *unused = NULL;
-	u8 *memory = lc_alloc(SCAN_DEPTH * 2 * LC_BLOCK);
-	struct lc_area area = {memory, SCAN_DEPTH * 2 * LC_BLOCK};
-	struct lc_queue *q = NULL;
-	u32 place = 0, in_flight = 0;
-	int ret = -ENOMEM;
-
-	if (!ios || !memory) {
-		lc_fail(r->err, ret, "%s: no memory for recovery", c->ssd->name);
-		goto out;
-	}
-	ret = lc_queue_open(c->ssd, SCAN_DEPTH, &area, 1, &q, r->err);
-	if (ret)
-		goto out;
-	for (u32 i = 0; i < SCAN_DEPTH; i++) {
-		ios[i].io.buf = memory + (size_t)i * 2 * LC_BLOCK;
-		ios[i].next = unused;
-		unused = &ios[i];
-	}
-	while (place <= ring->nr || in_flight) {
-		struct lc_io *done;
-
-		while (place <= ring->nr && unused) {
-			struct scan_io *s = unused;
-			u32 border = ring->zone_blocks + place * ring->segment_blocks;
-
-			unused = s->next;
-			s->place = place++;
-			s->io = (struct lc_io){
-				.op = LC_IO_READ,
-				.buf = s->io.buf,
-				.len_bytes = s->place < ring->nr ? 2 * LC_BLOCK : LC_BLOCK,
-				.offset_bytes = lc_slot_offset_bytes(border - 1),
-				.owner = s,
-			};
-			lc_queue_submit(q, &s->io);
-			in_flight++;
-		}
-		for (done = lc_queue_wait(q, LC_FOREVER); done;) {
-			struct scan_io *s = done->owner;
-
-			done = done->next;
-			scan_done(r, s);
-			s->next = unused;
-			unused = s;
-			in_flight--;
-		}
-		if (lc_now_ns() >= progress_ns) {
-			lc_log(LC_LOG_INFO, "%s: recovery: %u of %u segments scanned", c->ssd->name,
-			       place - in_flight, ring->nr);
-			progress_ns = lc_now_ns() + PROGRESS_NS;
-		}
-	}
-	lc_queue_close(q);
-out:
-	lc_free(ios, SCAN_DEPTH * sizeof *ios);
-	lc_free(memory, SCAN_DEPTH * 2 * LC_BLOCK);
-	return ret;
-}
+#include "recover_priv.h"
 
 /* --- void records (I1) --- */
 
@@ -331,6 +110,7 @@ static int walk(struct recovery *r, u64 id, struct cursor *at, u64 stop_seq, boo
 	u32 blocks = r->core->ring.segment_blocks, position = 0;
 	struct lc_slot *slots = slots_of(r, place_of(r, id));
 
+	r->places[place_of(r, id)].walked = true;
 	memset(slots, 0, blocks * sizeof *slots);
 	/* Behind the last block that another record could begin at, the engine closes the segment. */
 	while (position + (position ? 3 : 2) <= blocks && at->seq != stop_seq) {
@@ -357,31 +137,27 @@ static int walk(struct recovery *r, u64 id, struct cursor *at, u64 stop_seq, boo
 	return 0;
 }
 
-static bool summary_counts(const struct recovery *r, const struct place *p)
+/* Is the segment, whole as the scan saw it up to LAST_SEQ, known to be durable, and not void? */
+static bool whole_counts(const struct recovery *r, const struct place *p, u64 last_seq)
 {
-	return p->summary_id && summary_fits(p) &&
-	       (p->summary_last_seq <= r->known_durable || LC_MUTANT(trust_summary)) &&
-	       !is_void(r, p->summary_epoch, p->summary_last_seq);
+	if (!p->summary_id)
+		return last_seq <= r->known_durable;
+	return (last_seq <= r->known_durable || LC_MUTANT(trust_summary)) &&
+	       !is_void(r, p->summary_epoch, last_seq);
 }
 
 /*
  * Bring the cursor from the first record of segment ID, which is at hand, to the seq after its last one. The
- * scan has read all there is to know of a segment with a summary, or of one that a single record fills;
- * the others are walked.
+ * scan has read all there is to know of a whole segment; the others are walked.
  */
 static int follow(struct recovery *r, u64 id, struct cursor *at, u64 stop_seq, bool verify)
 {
 	const struct place *p = &r->places[place_of(r, id)];
+	u64 last_seq;
 
-	if (summary_counts(r, p)) {
-		at->seq = p->summary_last_seq + 1;
-		at->epoch = p->summary_epoch;
-		return 0;
-	}
-	if (!p->summary_id && p->nr_first + 4u > r->core->ring.segment_blocks &&
-	    p->seq <= r->known_durable) {
-		at->seq++;
-		at->epoch = p->epoch;
+	if (is_whole(r, p, &last_seq) && whole_counts(r, p, last_seq)) {
+		at->seq = last_seq + 1;
+		at->epoch = p->summary_id ? p->summary_epoch : p->epoch;
 		return 0;
 	}
 	return walk(r, id, at, stop_seq, verify);
@@ -389,15 +165,25 @@ static int follow(struct recovery *r, u64 id, struct cursor *at, u64 stop_seq, b
 
 /* --- the dirty part: tail + 1 and up --- */
 
-static void enter_segment(struct recovery *r, u64 id, u64 last_seq)
+void lc_recover_set_segment(struct recovery *r, u64 id, u64 last_seq)
 {
-	lc_ring_set_segment(&r->core->ring, id,
+	struct lc_ring *ring = &r->core->ring;
+
+	lc_ring_set_segment(ring, id,
 			    (struct lc_segment){
 				    .id = id,
 				    .last_seq = last_seq,
+				    .live = lc_ring_segment(ring, id)->live,
 				    .buffer = -1,
 				    .state = LC_SEGMENT_CLOSED,
 			    });
+}
+
+/* Segment ID, up to LAST_SEQ, is part of the log. */
+static void count_segment(struct recovery *r, u64 id, u64 last_seq)
+{
+	lc_recover_set_segment(r, id, last_seq);
+	r->places[place_of(r, id)].counts = true;
 }
 
 static int corrupt(struct recovery *r, u64 id, u64 seq)
@@ -434,7 +220,7 @@ static int chain_dirty(struct recovery *r)
 			return ret;
 		if (at.seq == begin)
 			break; /* its first record is torn */
-		enter_segment(r, id, at.seq - 1);
+		count_segment(r, id, at.seq - 1);
 		ring->head_id = id;
 		r->out->dirty_records += at.seq - begin;
 	}
@@ -520,7 +306,7 @@ static int load_clean(struct recovery *r, u64 id, u64 end_seq)
 	r->err = err;
 	if (ret || (at.seq != end_seq && !LC_MUTANT(clean_past_gap)))
 		return 0;
-	enter_segment(r, id, end_seq - 1);
+	count_segment(r, id, end_seq - 1);
 	return 1;
 }
 
@@ -538,130 +324,45 @@ static u64 chain_clean(struct recovery *r)
 	return id + 1;
 }
 
-/* --- replay --- */
-
-/* The volume of an entry, NULL if the entry is void: the volume is gone, or began anew since. */
-static const struct lc_volume_entry *volume_of(const struct recovery *r, u64 key, u64 seq)
+static int scan(struct recovery *r)
 {
-	const struct lc_volume_entry *v = &r->core->meta.volumes[lc_key_volume(key)];
+	int ret = lc_eager_start(r);
 
-	return v->id && seq >= v->from_seq ? v : NULL;
+	if (ret)
+		return lc_fail(r->err, ret, "%s: cannot start a thread for recovery: %s",
+			       r->core->ssd->name, strerror(-ret));
+	ret = lc_recover_scan(r);
+	lc_eager_finish(r);
+	return ret;
 }
 
-static int beyond_end(struct recovery *r, u64 id, const struct lc_volume_entry *v, u64 block)
+/* Which segments count? All that *OLDEST, which is the first of them, and the head have between them. */
+static int chain(struct recovery *r, u64 *oldest)
 {
-	return lc_fail(r->err, -EUCLEAN,
-		       "%s: segment %llu holds block %llu of volume \"%s\", which has only %llu bytes: the "
-		       "cache device is corrupt; nothing was changed",
-		       r->core->ssd->name, (unsigned long long)id, (unsigned long long)block,
-		       v->name, (unsigned long long)v->size_bytes);
-}
+	int ret = chain_dirty(r);
 
-static void replay_data(struct recovery *r, u32 slot, u64 seq, bool dirty)
-{
-	struct lc_core *c = r->core;
-	u64 key = lc_index_slot(&c->ring.index, slot)->key;
-	u32 old;
-
-	if (!LC_MUTANT(lost_copies_count) &&
-	    lc_bad_voids(&c->meta.bad, lc_key_volume(key), lc_key_block(key), seq))
-		return; /* I10: it, or what superseded it, was found to be lost */
-	lc_block_publish(&c->ring, slot, &old);
-	if (dirty)
-		lc_bad_clear(&c->meta.bad, lc_key_volume(key), lc_key_block(key), lc_key_mask(key));
-	else
-		lc_block_clean(&c->ring, slot);
-}
-
-/*
- * A range was zeroed. Above the tail the backing store may not know it, or only partly: the range is pending
- * again. At or below the tail only older blocks in the index have to go.
- */
-static int replay_zero(struct recovery *r, u64 id, u32 slot, u64 seq, bool dirty)
-{
-	struct lc_core *c = r->core;
-	struct lc_ring *ring = &c->ring;
-	const struct lc_slot *s = lc_index_slot(&ring->index, slot);
-	u8 volume = lc_key_volume(s->key);
-	u64 block = lc_key_block(s->key), at = block;
-
-	if (LC_MUTANT(replay_without_zeros))
-		return 0;
-	lc_blocks_drop(ring, volume, &at, block + s->crc, UINT32_MAX);
-	if (!dirty)
-		return 0;
-	if (lc_ring_zeros_full(ring))
-		return lc_fail(r->err, -EUCLEAN,
-			       "%s: segment %llu zeroes a range, and so do more than %u records above the "
-			       "tail: the cache device is corrupt; nothing was changed",
-			       c->ssd->name, (unsigned long long)id, ring->zeros.max);
-	lc_zeros_claim(ring, slot);
-	lc_zeros_add(ring, slot);
-	/* Copies that were lost at or after this record stay lost; seq - 1: what is older is not. */
-	lc_bad_clear_range(&c->meta.bad, volume, block, s->crc, seq - 1);
-	return 0;
-}
-
-/* Entries whose buckets are on their way into the CPU's cache at a time. */
-#define REPLAY_AHEAD 32u
-
-static void prefetch_entry(const struct lc_ring *ring, u32 slot)
-{
-	u64 key = lc_index_slot(&ring->index, slot)->key;
-
-	lc_index_prefetch(&ring->index, lc_key_volume(key), lc_key_block(key));
-}
-
-static int replay_segment(struct recovery *r, u64 id)
-{
-	struct lc_core *c = r->core;
-	struct lc_ring *ring = &c->ring;
-	bool dirty = id > c->meta.sb.tail_id;
-	u32 first = lc_ring_first_slot(ring, id);
-	u64 seq = r->places[place_of(r, id)].seq - 1;
-	int ret = 0;
-
-	for (u32 i = 0; i < ring->segment_blocks && !ret; i++) {
-		const struct lc_slot *s = lc_index_slot(&ring->index, first + i);
-		const struct lc_volume_entry *v;
-		u64 end = lc_key_block(s->key) + (lc_key_zeroes(s->key) ? s->crc : 1);
-
-		if (i + REPLAY_AHEAD < ring->segment_blocks)
-			prefetch_entry(ring, first + i + REPLAY_AHEAD);
-		if (lc_key_type(s->key) == LC_ENTRY_NONE) {
-			seq++; /* a header; behind the last record it does not matter */
-			continue;
-		}
-		v = volume_of(r, s->key, seq);
-		if (!v)
-			continue;
-		if (end > (v->size_bytes + LC_BLOCK - 1) / LC_BLOCK)
-			return beyond_end(r, id, v, end - 1);
-		if (lc_key_zeroes(s->key))
-			ret = replay_zero(r, id, first + i, seq, dirty);
-		else
-			replay_data(r, first + i, seq, dirty);
-	}
+	if (!ret)
+		ret = look_beyond(r);
+	if (!ret)
+		*oldest = chain_clean(r);
 	return ret;
 }
 
 static int run(struct recovery *r)
 {
 	struct lc_ring *ring = &r->core->ring;
-	u64 oldest;
+	u64 oldest = 0;
 	int ret = scan(r);
 
-	if (ret)
+	if (!ret) {
+		sort_births(r);
+		ret = chain(r, &oldest);
+	}
+	if (ret) {
+		lc_eager_undo(r);
 		return ret;
-	sort_births(r);
-	ret = chain_dirty(r);
-	if (!ret)
-		ret = look_beyond(r);
-	if (ret)
-		return ret;
-	oldest = chain_clean(r);
-	for (u64 id = oldest; id <= ring->head_id && !ret; id++)
-		ret = replay_segment(r, id);
+	}
+	ret = lc_recover_replay(r, oldest);
 	ring->tail_id = r->core->meta.sb.tail_id;
 	ring->free_id = ring->head_id;
 	return ret;

@@ -11,12 +11,13 @@
  *	          superblock says was durable is corruption (I11), a read error is never a torn tail: refused
  *	warms     from the tail downward: the clean segments, as long as they are contiguous; at the
  *	          first gap the rest is forgotten (the head may have overwritten part of it)
- *	replays   all of it in order of ids, newest wins (I5)
+ *	replays   all of it, newest wins (I5): what the scan finds at once, by a second thread, if that is found to be just what
+ *	          counts; otherwise everything in order of ids
  *
  * Everything above the tail comes back dirty, everything else clean. A segment is described by
  * its summary if that fits its first header and its last record was durable; by its chain of headers otherwise.
  *
- * Single-threaded, before anything else runs; takes no lock.
+ * Before anything else runs; the engine mutex is not taken. Its own second thread has ended when it returns.
  */
 #ifndef LC_RECOVER_H
 #define LC_RECOVER_H
@@ -27,7 +28,10 @@ struct lc_recovery {
 	u64 cut_seq;   /* the last record that counts */
 	u64 max_epoch; /* seen anywhere */
 	u64 dirty_records, clean_segments;
-	bool was_clean; /* closed in good order the last time; cache.c fills this in */
+	u64 early_segments; /* those that were entered into the index while the scan went on */
+	/* cache.c fills these in */
+	bool was_clean; /* closed in good order the last time */
+	u64 opening_ns; /* all that opening took */
 };
 
 /*

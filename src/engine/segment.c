@@ -70,14 +70,13 @@ static void retire(struct lc_ring *r, u32 slot)
 	r->live_of[lc_key_volume(s->key)]--;
 }
 
-bool lc_block_publish(struct lc_ring *r, u32 slot, u32 *old)
+/* The index points to SLOT, which is in SEG, from now on, unless it has a copy at a later log position. */
+static bool enter(struct lc_ring *r, struct lc_segment *seg, u32 slot, u32 *old)
 {
 	struct lc_slot *s = lc_index_slot(&r->index, slot);
-	struct lc_segment *seg = lc_ring_segment_of(r, slot);
 	u64 bucket = lc_index_bucket(&r->index, lc_key_volume(s->key), lc_key_block(s->key));
 	u32 present = lc_index_at(&r->index, bucket);
 
-	assert(!(s->key & LC_KEY_FLAGS) && seg->id > r->tail_id && seg->state != LC_SEGMENT_FREE);
 	*old = 0;
 	if (present && lc_slot_newer(r, present, slot) && !LC_MUTANT(last_publish_wins))
 		return false; /* I5 */
@@ -85,13 +84,43 @@ bool lc_block_publish(struct lc_ring *r, u32 slot, u32 *old)
 	if (present)
 		retire(r, present);
 	*old = present;
-	s->key |= LC_SLOT_LIVE | LC_SLOT_DIRTY;
+	s->key |= LC_SLOT_LIVE;
 	seg->live++;
-	seg->dirty++;
-	r->dirty_blocks++;
 	r->live_of[lc_key_volume(s->key)]++;
-	r->dirty_of[lc_key_volume(s->key)]++;
 	return true;
+}
+
+bool lc_block_publish(struct lc_ring *r, u32 slot, u32 *old)
+{
+	struct lc_segment *seg = lc_ring_segment_of(r, slot);
+
+	assert(!(lc_index_slot(&r->index, slot)->key & LC_KEY_FLAGS) && seg->id > r->tail_id &&
+	       seg->state != LC_SEGMENT_FREE);
+	if (!enter(r, seg, slot, old))
+		return false;
+	lc_block_soil(r, slot);
+	return true;
+}
+
+void lc_block_load(struct lc_ring *r, u32 slot)
+{
+	struct lc_segment *seg = lc_ring_segment_of(r, slot);
+	u32 old;
+
+	assert(!(lc_index_slot(&r->index, slot)->key & LC_KEY_FLAGS) &&
+	       seg->state == LC_SEGMENT_CLOSED);
+	enter(r, seg, slot, &old);
+}
+
+void lc_block_soil(struct lc_ring *r, u32 slot)
+{
+	struct lc_slot *s = lc_index_slot(&r->index, slot);
+
+	assert((s->key & LC_KEY_FLAGS) == LC_SLOT_LIVE);
+	s->key |= LC_SLOT_DIRTY;
+	lc_ring_segment_of(r, slot)->dirty++;
+	r->dirty_blocks++;
+	r->dirty_of[lc_key_volume(s->key)]++;
 }
 
 void lc_block_clean(struct lc_ring *r, u32 slot)

@@ -129,6 +129,12 @@ void lc_ring_set_tail(struct lc_ring *r, u64 tail_id);
  */
 bool lc_block_publish(struct lc_ring *r, u32 slot, u32 *old);
 
+/* The same for what a recovery finds in a segment on the SSD: live and clean, for the time being. */
+void lc_block_load(struct lc_ring *r, u32 slot);
+
+/* SLOT, which is live and clean, is newer than the backing store. */
+void lc_block_soil(struct lc_ring *r, u32 slot);
+
 /* SLOT is now on the backing store, and that flushed (I3). Nothing happens if it was superseded. */
 void lc_block_clean(struct lc_ring *r, u32 slot);
 

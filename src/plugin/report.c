@@ -29,13 +29,13 @@ static void report_cache(const struct served *served)
 	lc_log(LC_LOG_INFO,
 	       "cache %s (%s, %" PRIu64 " segments of %" PRIu32
 	       "K): %.1f%% dirty, %.1f%% filled, head %" PRIu64 ", tail %" PRIu64 ", epoch %" PRIu64
-	       ", %s found after %s; %s of RAM, of which %.1f bytes per cached block",
+	       ", %s found after %s; opened in %.2f s; %s of RAM, of which %.1f bytes per cached block",
 	       served->ssd->name, size_text(cache, served->ssd->size_bytes), s.nr_segments,
 	       s.segment_bytes >> 10, percent(s.dirty_segments, s.nr_segments),
 	       percent(s.cached_blocks, s.capacity_blocks), s.head_id, s.tail_id, s.epoch,
 	       s.recovered_records ? records : "nothing unwritten",
-	       s.was_clean ? "a clean shutdown" : "a crash", size_text(memory, s.memory_bytes),
-	       lc_memory_per_block(s.segment_bytes));
+	       s.was_clean ? "a clean shutdown" : "a crash", (double)s.opening_ns / LC_NS_PER_S,
+	       size_text(memory, s.memory_bytes), lc_memory_per_block(s.segment_bytes));
 }
 
 void report_opened(const struct served *s)

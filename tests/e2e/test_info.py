@@ -66,6 +66,7 @@ def start_lines(env):
     for wanted in (env.path("cache"), "segments", "dirty", "head", "tail", "RAM"):
         assert wanted in line, f"{wanted} is missing: {line}"
     assert float(re.search(r"([\d.]+) bytes per cached block", line).group(1)) <= 18
+    assert re.search(r"opened in \d+\.\d\d s;", line)
     server.wait_log(f"serving {backing} .32M. as the default export\n")
     server.stop()
 
