@@ -139,6 +139,26 @@ static void all_hear_of_a_failure(void **state)
 	must_close();
 }
 
+/* I10: nothing is known of a write that failed, and a flush that succeeds after it says nothing of it either. */
+static void what_failed_to_be_written_is_written_again(void **state)
+{
+	(void)state;
+	serve(0);
+	settings.retry_ms = 1;
+	put(0, 0, 1, 0x80);
+	ssd.write_error = -EIO;
+	assert_int_equal(lc_flush(volume(0)), -EIO);
+	lc_mutex_lock(&ssd.lock);
+	ssd.write_error = 0;
+	lc_mutex_unlock(&ssd.lock);
+	while (lc_flush(volume(0)))
+		sleep_ms(5);
+	crash();
+	must_open();
+	assert_reads(0, 0, 1, 0x80);
+	must_close();
+}
+
 /* --- who has to wake the log thread --- */
 
 /*
@@ -201,6 +221,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(who_gathers_shares_a_record_and_a_flush, life_setup,
 						life_teardown),
 		cmocka_unit_test_setup_teardown(all_hear_of_a_failure, life_setup, life_teardown),
+		cmocka_unit_test_setup_teardown(what_failed_to_be_written_is_written_again,
+						life_setup, life_teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
