@@ -142,9 +142,13 @@ int repair_name(struct repair *r, u64 id, u32 from, u32 to, u64 a, u64 b, u64 up
 
 		if (!block)
 			continue;
+		/* A whole one that counts was found (repair_find.c): this is of the last lap, or void. */
+		if (lc_inspect_record(r->in, k, &info, r->entries))
+			continue;
 		lc_record_guess(block, &info, r->entries);
-		/* What the last lap left is in whole headers, or names another segment and other records. */
-		if (info.segment_id != id && (info.seq < a || info.seq > b))
+		/* So is a damaged one that names another segment and other records, or what an opening cut off. */
+		if ((info.segment_id != id && (info.seq < a || info.seq > b)) ||
+		    lc_inspect_void(r->in, info.epoch, info.seq))
 			continue;
 		for (u32 i = 0; i < LC_ENTRIES_MAX && k + 1 + i < to && !err; i++) {
 			if (!r->entries[i].key || !plausible(r, &r->entries[i]) || !agrees(r, k, i))

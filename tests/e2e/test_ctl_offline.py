@@ -527,6 +527,35 @@ def repair_cuts_the_end(env):
     image.stop()
 
 
+@case()
+def repair_leaves_void_records_alone(env):
+    """An opening cut a torn record off. Its header is whole, and has the seq of the one that is lost now."""
+    image = dirty_image(env, 3, segment="1M", size=8 * M)
+    before = bytes(image.new[""])
+    image.write(1020, 2)
+    image.kill()
+    _, torn, at_torn = image.records()[-1]
+    spoil(image.cache, at_torn + BLOCK)
+    image.serve()
+    image.write(50)
+    image.stop()
+    _, last, at = image.records()[-1]
+    assert last["seq"] == torn["seq"]
+    wipe(image.cache, at)
+    image.refused("damaged or missing")
+    with open(image.cache, "rb") as f:
+        whole = f.read()
+    image.new[""] = bytearray(before)
+    for torn_header in (False, True):
+        with open(image.cache, "wb") as f:
+            f.write(whole)
+        if torn_header:
+            spoil(image.cache, at_torn + AT_CRC)
+        ctl("repair", "--yes", image.cache, says=("what is left of their headers names 0 blocks",))
+        unchanged(image.cache, "check", image.cache, says=("no problems",))
+        image.verify()
+
+
 class History:
     """What each block of an image was over time."""
 
