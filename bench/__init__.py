@@ -8,5 +8,5 @@
     running     rounds in which the targets take turns
     report      the table, the HTML page, the plots
 
-Next to them the programs in C: load/, spindle/, image/.
+Next to them the programs in C: load/, spindle/, image/, plain/.
 """

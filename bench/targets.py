@@ -108,6 +108,13 @@ class NbdkitFile(Nbdkit):
         super().__init__(machine, "file", "file", path, *parameters)
 
 
+class Plain(Nbdkit):
+    """The system calls of a cache in nbdkit, and nothing else: what nbdkit leaves of the SSD's rate (plain/)."""
+
+    def __init__(self, machine, path):
+        super().__init__(machine, "plain", machine.program("plain/plain.so"), f"file={path}")
+
+
 class QemuNbd(Server):
     """The SSD itself over NBD, without a cache of the host."""
 

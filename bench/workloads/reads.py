@@ -3,7 +3,7 @@
 
 from bench import load
 from bench.machine import GIB, MIB
-from bench.targets import Logcache, NbdkitFile, Path, QemuNbd
+from bench.targets import Logcache, NbdkitFile, Path, Plain, QemuNbd
 from bench.workload import Goal, Metric, Workload, ratio
 
 READ = 1 * GIB
@@ -11,13 +11,15 @@ READ = 1 * GIB
 BEHIND = 256 * MIB
 DIRECT = "fio O_DIRECT"
 OWN_DIRECT = "nbd-load O_DIRECT"
+# The same read of each block, made by an nbdkit plugin that does nothing else.
+PLAIN = "plain plugin"
 
 
 class Hits(Workload):
     name = "read-16"
     title = "Random 4 KiB reads from the SSD, depth 16"
     external = True
-    references = (DIRECT, OWN_DIRECT)
+    references = (DIRECT, OWN_DIRECT, PLAIN)
     metrics = (
         Metric("per_second", "reads per second", better="more"),
         Metric("cpu_us", "server CPU, seconds per million", digits=2, better="less"),
@@ -29,6 +31,8 @@ class Hits(Workload):
              ratio("per_second", "logcache", "qemu-nbd"), at_least=1.0),
         Goal("at least 0.7 × fio's own O_DIRECT reads at that depth",
              ratio("per_second", "logcache", DIRECT), at_least=0.7),
+        Goal("at least 0.9 × the same system call in a plugin that does nothing else",
+             ratio("per_second", "logcache", PLAIN), at_least=0.9),
     )
 
     def open(self):
@@ -43,6 +47,7 @@ class Hits(Workload):
             "qemu-nbd": QemuNbd(m, bare),
             DIRECT: Path(bare),
             OWN_DIRECT: Path(bare),
+            PLAIN: Plain(m, bare),
             "file": NbdkitFile(m, bare, "fadvise=random", "cache=none"),
         }
 
