@@ -5,6 +5,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
 #define NBDKIT_API_VERSION 2
 #include <nbdkit-plugin.h>
@@ -26,12 +27,16 @@ static const enum latency_kind latency_kinds[] = {
 	[REQUEST_FLUSH] = LATENCY_FLUSH, [REQUEST_EXTENTS] = LATENCY_EXTENTS,
 };
 
+/* Much more than nbdkit needs from its look at the connection to the end of its answer. */
+#define LEAVE_STEP_NS (2 * LC_NS_PER_MS)
+
 /* Guarded by lock. */
 static struct {
 	u64 second_ns; /* when the present second of this kind began */
 	u32 told;      /* in it */
 	u64 untold;
 } failures[NR_REQUEST_KINDS];
+static u64 leave_ns; /* when the next request whose client went away may end */
 static struct lc_mutex lock;
 
 void requests_init(void)
@@ -125,6 +130,28 @@ static void show(const struct request *r, int rc)
 		     us);
 }
 
+/*
+ * All threads that wait for the same client hear at the same moment that it went away, and nbdkit 1.32 does not survive that they
+ * answer at once: the first to fail closes the socket, and one that had seen it open, and waits to send, aborts the process
+ * (connections.c: Assertion `sock >= 0'). So they leave one by one: the others find it closed.
+ */
+static void leave_in_turn(void)
+{
+	u64 now_ns = lc_now_ns(), turn_ns;
+
+	lc_mutex_lock(&lock);
+	turn_ns = leave_ns > now_ns ? leave_ns : now_ns;
+	leave_ns = turn_ns + LEAVE_STEP_NS;
+	lc_mutex_unlock(&lock);
+	if (turn_ns > now_ns) {
+		struct timespec left = {.tv_sec = (time_t)((turn_ns - now_ns) / LC_NS_PER_S),
+					.tv_nsec = (long)((turn_ns - now_ns) % LC_NS_PER_S)};
+
+		while (nanosleep(&left, &left) < 0)
+			;
+	}
+}
+
 int request_end(const struct request *r, int rc)
 {
 	char range[RANGE_TEXT_BYTES];
@@ -148,6 +175,8 @@ int request_end(const struct request *r, int rc)
 		tell_number(r->kind, untold);
 		nbdkit_error("%s %s failed: %s", kinds[r->kind], range_text(range, r), reason(rc));
 	}
+	if (rc == -ESHUTDOWN)
+		leave_in_turn();
 	/*
 	 * The protocol knows few error numbers, and nbdkit turns the rest into EINVAL, which blames
 	 * the client.
