@@ -31,7 +31,7 @@
 #include "rt_posix.h"
 
 #define UNUSED __attribute__((unused))
-#define MEM_TRACE_MAX 256u
+#define MEM_TRACE_MAX 512u
 #define MEM_BAD_MAX 8u
 /* How much a store can grow. */
 #define MEM_SLACK_BYTES (1u << 20)

@@ -208,48 +208,6 @@ static void a_store_that_is_gone_does_not_hold_what_others_have_done(void **stat
 	must_close();
 }
 
-static atomic_bool interfere;
-
-/* The write-back thread fills up a part of a block: meanwhile a range ahead of it is zeroed, and written to again. */
-static int read_while_a_client_zeroes(struct lc_store *s, void *buf, u32 len_bytes, u64 offset_bytes)
-{
-	if (atomic_exchange(&interfere, false)) {
-		zero(0, 480, 64);
-		put(0, 500, 1, 9);
-		put(0, 900, 16, 1); /* closes the segment */
-		flush();
-	}
-	return mem_read(s, buf, len_bytes, offset_bytes);
-}
-
-/*
- * A range can become pending and durable while a turn is on its way there, and what was written over it, too. Block 500 on the
- * list of the turn is not what it was then: it must wait until the range has been zeroed.
- */
-static void what_is_zeroed_during_a_turn_is_left_for_the_next(void **state)
-{
-	static struct lc_store_ops ops;
-
-	(void)state;
-	make(16 * MIB, 32768, 1, 4 * MIB);
-	ops = *disks[0].store.ops;
-	ops.read = read_while_a_client_zeroes;
-	disks[0].store.ops = &ops;
-	disks[0].store.block_bytes = LC_BLOCK;
-	must_open();
-	for (u32 i = 0; i < 220; i++) /* more parts of blocks than the belt has room for */
-		assert_int_equal(try_put(0, i * 2 * LC_BLOCK, LC_SECTOR, 1), 0);
-	put(0, 500, 1, 5);
-	flush();
-	atomic_store(&interfere, true);
-	must_drain();
-	must_drain();
-	assert_false(atomic_load(&interfere));
-	assert_on_disk(0, 500, 1, 9);
-	assert_on_disk(0, 501, 1, 0);
-	must_close();
-}
-
 static atomic_bool snap;
 
 static void *fill(void *arg)
@@ -434,7 +392,6 @@ int main(void)
 		T(the_rate_is_that_of_writes_and_flushes),
 		T(who_slows_writers_has_something_to_write_back),
 		T(a_store_that_is_gone_does_not_hold_what_others_have_done),
-		T(what_is_zeroed_during_a_turn_is_left_for_the_next),
 		T(no_segment_is_used_again_before_the_superblock),
 		T(a_belt_that_is_full_to_the_last_frame),
 		T(a_stream_does_not_keep_away_from_the_tail),
