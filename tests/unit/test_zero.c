@@ -464,90 +464,6 @@ static void extents_know_the_cache_and_the_disk(void **state)
 	must_close();
 }
 
-/* --- all together --- */
-
-/* Reads, writes, zeros and trims of any alignment, crashes and restarts, against an array of bytes. */
-static void random_zeros_agree_with_an_array(u64 size, u32 rounds)
-{
-	u8 *model = malloc(size), *buf = malloc(size);
-	u64 seed = size;
-
-	disk->store.size_bytes = size;
-	memcpy(model, disk->data, size);
-	must_open();
-	for (u32 i = 0; i < rounds; i++) {
-		u64 most = rnd_below(&seed, 4) ? 30 * LC_BLOCK : size;
-		u64 offset = rnd_below(&seed, size), len = 1 + rnd_below(&seed, most);
-		u64 unit = rnd_below(&seed, 3) ? LC_BLOCK : rnd_below(&seed, 2) ? LC_SECTOR : 1;
-		unsigned flags = rnd_below(&seed, 8) ? 0 : LC_FUA;
-		u64 first, end;
-
-		offset -= offset % unit;
-		len = (len + unit - 1) / unit * unit;
-		if (len > size - offset)
-			len = size - offset;
-		first = (offset + LC_BLOCK - 1) / LC_BLOCK * LC_BLOCK;
-		end = (offset + len) / LC_BLOCK * LC_BLOCK;
-		switch (rnd_below(&seed, 24)) {
-		case 0:
-			flush();
-			break;
-		case 1:
-			must_drain();
-			break;
-		case 2:
-			if (rnd_below(&seed, 2)) {
-				flush();
-				crash();
-			} else {
-				must_close();
-			}
-			must_open();
-			break;
-		case 3 ... 8:
-			memset(model + offset, 0, len);
-			if (rnd_below(&seed, 3) == 0)
-				flags |= LC_MAY_TRIM;
-			assert_int_equal(lc_zero(volume(0), len, offset, flags), 0);
-			break;
-		case 9 ... 10:
-			if (first < end)
-				memset(model + first, 0, end - first);
-			assert_int_equal(lc_trim(volume(0), len, offset, flags), 0);
-			break;
-		case 11 ... 16:
-			rnd_fill(&seed, buf, len);
-			memcpy(model + offset, buf, len);
-			assert_int_equal(lc_write(volume(0), buf, len, offset, flags), 0);
-			break;
-		default:
-			assert_int_equal(lc_read(volume(0), buf, len, offset), 0);
-			assert_memory_equal(buf, model + offset, len);
-		}
-	}
-	assert_int_equal(lc_read(volume(0), buf, size, 0), 0);
-	assert_memory_equal(buf, model, size);
-	must_drain();
-	must_close();
-	assert_memory_equal(disk->data, model, size);
-	free(model);
-	free(buf);
-}
-
-static void random_requests_on_a_small_odd_volume(void **state)
-{
-	(void)state;
-	random_zeros_agree_with_an_array(40 * LC_BLOCK + 17, 1500);
-}
-
-static void random_requests_on_a_volume_larger_than_the_cache(void **state)
-{
-	(void)state;
-	settings.writeback = true;
-	settings.nr_buffers = 3;
-	random_zeros_agree_with_an_array(1000 * LC_BLOCK - 511, 500);
-}
-
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, life_teardown)
 
 int main(void)
@@ -568,8 +484,6 @@ int main(void)
 		T(too_many_entries_fail_with_the_disk_that_fails),
 		T(a_lost_block_that_is_zeroed_is_found_again),
 		T(extents_know_the_cache_and_the_disk),
-		T(random_requests_on_a_small_odd_volume),
-		T(random_requests_on_a_volume_larger_than_the_cache),
 	};
 
 	return cmocka_run_group_tests(tests, mem_quiet, NULL);
