@@ -172,7 +172,10 @@ static UNUSED u8 *copy_of(const struct mem_store *m)
 {
 	u8 *p = mem_map(m->map_bytes);
 
-	memcpy(p, m->data, m->store.size_bytes);
+	/* A block that nobody has written takes no memory, in the copy neither. */
+	for (u64 at = 0; at < m->store.size_bytes; at += LC_BLOCK)
+		if (m->data[at] || memcmp(m->data + at, m->data + at + 1, LC_BLOCK - 1))
+			memcpy(p + at, m->data + at, LC_BLOCK);
 	return p;
 }
 
