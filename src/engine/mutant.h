@@ -4,7 +4,7 @@
  *
  * `if (LC_MUTANT(name))` is constant false, and folded away, except in the build with -Dmutants=true: there it is true
  * if the environment says LC_MUTANT=name. Each one disables a flush, a wait or a check that an invariant
- * needs; tests/sim/mutants lists them all, and scripts/test fails if one survives.
+ * needs; scripts/mutants finds them all, and scripts/test fails if one survives.
  */
 #ifndef LC_MUTANT_H
 #define LC_MUTANT_H

@@ -172,7 +172,10 @@ static UNUSED u8 *copy_of(const struct mem_store *m)
 {
 	u8 *p = mem_map(m->map_bytes);
 
-	memcpy(p, m->data, m->store.size_bytes);
+	/* A block that nobody has written takes no memory, in the copy neither. */
+	for (u64 at = 0; at < m->store.size_bytes; at += LC_BLOCK)
+		if (m->data[at] || memcmp(m->data + at, m->data + at + 1, LC_BLOCK - 1))
+			memcpy(p + at, m->data + at, LC_BLOCK);
 	return p;
 }
 
@@ -273,6 +276,20 @@ static UNUSED void assert_on_disk(unsigned i, u64 block, u32 nr, u8 want)
 {
 	assert_bytes(mem_block(&disks[i], block), (u64)nr * LC_BLOCK, want, block * LC_BLOCK,
 		     disks[i].store.name);
+}
+
+/* The N-th thing that the first disk remembers. */
+static UNUSED void assert_disk_did(u32 n, enum lc_io_op op, u64 block, u64 nr)
+{
+	const struct mem_trace *t = &disks[0].trace[n];
+
+	if (n >= disks[0].nr_trace)
+		fail_msg("the disk did only %u things", disks[0].nr_trace);
+	if (t->op != op || t->offset_bytes != block * LC_BLOCK || t->len_bytes != nr * LC_BLOCK)
+		fail_msg("thing %u: operation %d on %llu+%llu bytes, not %d on blocks %llu+%llu", n,
+			 (int)t->op, (unsigned long long)t->offset_bytes,
+			 (unsigned long long)t->len_bytes, (int)op, (unsigned long long)block,
+			 (unsigned long long)nr);
 }
 
 #define LIFE_TEST(name) cmocka_unit_test_setup_teardown(name, life_setup, life_teardown)

@@ -14,6 +14,7 @@
 #ifndef LOGCACHE_TEST_MEM_STORE_H
 #define LOGCACHE_TEST_MEM_STORE_H
 
+#include <malloc.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -31,7 +32,7 @@
 #include "rt_posix.h"
 
 #define UNUSED __attribute__((unused))
-#define MEM_TRACE_MAX 256u
+#define MEM_TRACE_MAX 512u
 #define MEM_BAD_MAX 8u
 /* How much a store can grow. */
 #define MEM_SLACK_BYTES (1u << 20)
@@ -80,6 +81,16 @@ struct mem_queue {
 	struct lc_io *done;
 	bool kicked;
 };
+
+/*
+ * Some programs open thousands of caches. What one lets go of is for the next one: or half of the time would be spent on giving
+ * memory back to the system, and getting it again page by page.
+ */
+static __attribute__((constructor)) void mem_keep(void)
+{
+	(void)mallopt(M_MMAP_THRESHOLD, 4 << 20);  /* a sanitizer's malloc has no such thing: */
+	(void)mallopt(M_TRIM_THRESHOLD, 64 << 20); /* it is a wish */
+}
 
 static inline struct mem_store *mem_of(struct lc_store *s)
 {

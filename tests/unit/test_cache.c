@@ -455,79 +455,6 @@ static void what_was_flushed_survives_a_dead_ssd(void **state)
 	must_close();
 }
 
-/* Reads and writes of any alignment, flushes, drains and restarts, against an array of bytes. */
-static void random_io_agrees_with_an_array(u64 size_bytes, u32 rounds)
-{
-	u8 *model = malloc(size_bytes), *buf = malloc(size_bytes);
-	u64 seed = size_bytes;
-	struct lc_volume *v;
-
-	disk.store.size_bytes = size_bytes;
-	memcpy(model, disk.data, size_bytes);
-	v = must_open(&disk);
-	for (u32 i = 0; i < rounds; i++) {
-		u64 max = rnd_below(&seed, 4) ? 9000 : size_bytes;
-		u64 offset = rnd_below(&seed, size_bytes), len;
-
-		if (rnd_below(&seed, 3) == 0)
-			offset -= offset % LC_SECTOR;
-		len = 1 + rnd_below(&seed, max);
-		if (rnd_below(&seed, 3) == 0)
-			len = (len + LC_SECTOR - 1) / LC_SECTOR * LC_SECTOR;
-		if (len > size_bytes - offset)
-			len = size_bytes - offset; /* often: up to the odd end */
-		switch (rnd_below(&seed, 16)) {
-		case 0:
-			assert_int_equal(lc_flush(lc_cache_volume(cache, 0)), 0);
-			break;
-		case 1:
-			if (rnd_below(&seed, 4))
-				break;
-			if (rnd_below(&seed, 2))
-				assert_int_equal(lc_cache_drain(cache), 0);
-			must_close();
-			v = must_open(&disk);
-			break;
-		case 2 ... 8:
-			rnd_fill(&seed, buf, len);
-			memcpy(model + offset, buf, len);
-			assert_int_equal(lc_write(v, buf, len, offset, i % 9 ? 0 : LC_FUA), 0);
-			break;
-		default:
-			assert_int_equal(lc_read(v, buf, len, offset), 0);
-			assert_memory_equal(buf, model + offset, len);
-		}
-	}
-	assert_int_equal(lc_read(v, buf, size_bytes, 0), 0);
-	assert_memory_equal(buf, model, size_bytes);
-	assert_int_equal(lc_cache_drain(cache), 0);
-	assert_int_equal(stats().dirty_blocks, 0);
-	must_close();
-	assert_memory_equal(disk.data, model, size_bytes);
-	free(model);
-	free(buf);
-}
-
-static void an_odd_sized_volume_of_four_blocks(void **state)
-{
-	(void)state;
-	random_io_agrees_with_an_array(4096 * 3 + 17, 3000);
-}
-
-static void a_volume_smaller_than_a_sector(void **state)
-{
-	(void)state;
-	random_io_agrees_with_an_array(3, 300);
-}
-
-static void an_odd_sized_volume_larger_than_its_cache(void **state)
-{
-	(void)state;
-	ssd.store.size_bytes = MIB + 512 * 1024; /* 512 KiB of log */
-	assert_int_equal(format(16384), 0);
-	random_io_agrees_with_an_array(MIB - 511, 1500);
-}
-
 /* --- memory --- */
 
 static u64 memory_of(u64 ssd_bytes, u64 *blocks)
@@ -581,9 +508,6 @@ int main(void)
 		T(writeback_that_is_off_does_not_run_while_there_are_segments),
 		T(a_flush_with_nothing_to_do_costs_no_io),
 		T(what_was_flushed_survives_a_dead_ssd),
-		T(an_odd_sized_volume_of_four_blocks),
-		T(a_volume_smaller_than_a_sector),
-		T(an_odd_sized_volume_larger_than_its_cache),
 		T(a_block_costs_at_most_18_bytes),
 	};
 

@@ -234,6 +234,33 @@ static void a_dirty_block_that_fails_is_an_error(void **state)
 	assert_reads_all();
 }
 
+/* I10: the crc finds what the SSD does not; the backing store, which could be read, has what was there before. */
+static void a_dirty_block_that_is_rotten_is_an_error(void **state)
+{
+	struct lc_stats st;
+	u64 rotten;
+
+	(void)state;
+	write_scattered();
+	restart();
+	rotten = place_of(9);
+	for (u32 sector = 0; sector < LC_SECTORS_PER_BLOCK; sector++) {
+		u8 *byte = mem_block(&ssd, rotten) + sector * LC_SECTOR + 71 * sector;
+
+		*byte ^= 1;
+		assert_int_equal(lc_read(volume, buf, sizeof buf, 0), -EIO);
+		assert_int_equal(lc_read(volume, buf, LC_BLOCK, 9 * LC_BLOCK), -EIO);
+		/* A part of it, and what a part would be merged with. */
+		assert_int_equal(lc_read(volume, buf, 1, 10 * LC_BLOCK - 1), -EIO);
+		assert_int_equal(lc_write(volume, buf, LC_SECTOR, 9 * LC_BLOCK, 0), -EIO);
+		*byte ^= 1;
+	}
+	lc_cache_stats(cache, &st);
+	assert_int_equal(st.crc_errors, 4 * LC_SECTORS_PER_BLOCK);
+	assert_int_equal(disk.reads, 0);
+	assert_reads_all();
+}
+
 static void a_missing_block_that_fails_is_an_error(void **state)
 {
 	(void)state;
@@ -260,6 +287,7 @@ int main(void)
 		{"the same, scattered", a_clean_block_that_fails_comes_from_the_backing_store,
 		 setup, teardown, &yes},
 		T(a_dirty_block_that_fails_is_an_error),
+		T(a_dirty_block_that_is_rotten_is_an_error),
 		T(a_missing_block_that_fails_is_an_error),
 	};
 

@@ -1,13 +1,11 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * test_zero.c - lc_zero, lc_trim and lc_extent through a whole cache: what readers see, what the log
- * costs, and what the disk is told, in which order.
+ * costs, and what the disk is told.
  *
- * The disks are full of noise, and never zero by themselves. test_zero_crash.c has the crashes.
+ * The disks are full of noise, and never zero by themselves. test_zero_order.c has the races, test_zero_crash.c the crashes.
  */
 #include "cache_life.h"
-
-#include <pthread.h>
 
 #define BLOCKS 1024u /* of the disk */
 
@@ -145,27 +143,6 @@ static void writes_into_a_pending_range_are_seen(void **state)
 	assert_bytes(mem_block(disk, 170) + 107, LC_BLOCK - 107, 0, 0, "the other rest");
 }
 
-/* An overwrite in place must not find a block of before the zeros: it would lie before them in the log. */
-static void a_write_right_after_the_zeros_is_newer(void **state)
-{
-	(void)state;
-	settings.flush_interval_ms = 0;
-	must_open();
-	put(0, 110, 1, 0x11);
-	assert_int_equal(try_put(0, 111 * LC_BLOCK, LC_SECTOR, 0x11), 0);
-	zero(0, 100, 50);
-	assert_int_equal(try_put(0, 110 * LC_BLOCK, LC_SECTOR, 0x22), 0);
-	assert_int_equal(try_put(0, 111 * LC_BLOCK + LC_SECTOR, LC_SECTOR, 0x22), 0);
-	flush();
-	crash(); /* replay has nothing but the order in the log */
-	must_open();
-	assert_reads_bytes(0, 110 * LC_BLOCK, LC_SECTOR, 0x22);
-	assert_reads_bytes(0, 110 * LC_BLOCK + LC_SECTOR, LC_BLOCK - LC_SECTOR, 0);
-	assert_reads_bytes(0, 111 * LC_BLOCK, LC_SECTOR, 0);
-	assert_reads_bytes(0, 111 * LC_BLOCK + LC_SECTOR, LC_SECTOR, 0x22);
-	must_close();
-}
-
 /* --- what it costs --- */
 
 static void a_few_blocks_are_logged_as_data(void **state)
@@ -217,131 +194,6 @@ static void a_large_range_is_one_entry(void **state)
 }
 
 /* --- what the disk is told --- */
-
-/* The N-th thing that the disk remembers. */
-static void assert_disk_did(u32 n, enum lc_io_op op, u64 block, u64 nr)
-{
-	const struct mem_trace *t = &disk->trace[n];
-
-	if (n >= disk->nr_trace)
-		fail_msg("the disk did only %u things", disk->nr_trace);
-	if (t->op != op || t->offset_bytes != block * LC_BLOCK || t->len_bytes != nr * LC_BLOCK)
-		fail_msg("thing %u: operation %d on %llu+%llu bytes, not %d on blocks %llu+%llu", n,
-			 (int)t->op, (unsigned long long)t->offset_bytes,
-			 (unsigned long long)t->len_bytes, (int)op, (unsigned long long)block,
-			 (unsigned long long)nr);
-}
-
-static void zeros_are_flushed_before_newer_blocks_are_written(void **state)
-{
-	(void)state;
-	must_open();
-	put(0, 120, 1, 0x11); /* older: not written at all */
-	zero(0, 100, 50);
-	put(0, 110, 2, 0x22);
-	put(0, 200, 1, 0x33);
-	must_drain();
-	assert_disk_did(0, MEM_IO_ZERO, 100, 50);
-	assert_disk_did(1, LC_IO_FLUSH, 0, 0);
-	assert_disk_did(2, LC_IO_WRITE, 110, 2);
-	assert_disk_did(3, LC_IO_WRITE, 200, 1);
-	assert_disk_did(4, LC_IO_FLUSH, 0, 0);
-	assert_int_equal(disk->nr_trace, 5);
-	assert_int_equal(stats().zeroed_blocks, 50);
-	must_close();
-}
-
-static void *drain_thread(void *arg)
-{
-	(void)arg;
-	must_drain();
-	return NULL;
-}
-
-/* Write-back has blocks in hand when the zeros come: it writes them, and zeroes afterwards. */
-static void newer_zeros_are_not_undone_by_older_blocks(void **state)
-{
-	pthread_t thread;
-	u32 i, written;
-
-	(void)state;
-	must_open();
-	for (u32 round = 0; round < 5; round++) {
-		u32 b = 100 + 40 * round; /* above what was swept before: one sweep takes all of it */
-
-		put(0, b, 20, 0x11 + round);
-		lc_mutex_lock(&disk->lock); /* the disk hangs */
-		assert_int_equal(pthread_create(&thread, NULL, drain_thread, NULL), 0);
-		sleep_ms(20);
-		zero(0, b, 16);
-		put(0, b + 10, 1, 0x55);
-		assert_reads(0, b, 10, 0);
-		lc_mutex_unlock(&disk->lock);
-		assert_int_equal(pthread_join(thread, NULL), 0);
-		must_drain();
-		for (written = i = 0; disk->trace[i].op == LC_IO_WRITE; i++)
-			written += disk->trace[i].len_bytes / LC_BLOCK;
-		assert_int_equal(written, 20); /* it was so */
-		assert_on_disk(0, b, 10, 0);
-		assert_on_disk(0, b + 10, 1, 0x55);
-		assert_on_disk(0, b + 11, 5, 0);
-		assert_on_disk(0, b + 16, 4, 0x11 + round);
-		mem_forget(disk);
-	}
-	must_close();
-}
-
-/*
- * A sweep is at work (22 runs: more than it has in hand at once) when zeros come, and a block in them that lies right
- * behind one of its own. The zeros are for the next sweep, so the block is, too.
- */
-static void newer_blocks_wait_for_their_zeros(void **state)
-{
-	pthread_t thread;
-
-	(void)state;
-	must_open();
-	for (u32 i = 0; i < 22; i++)
-		put(0, 100 + 2 * i, 1, 0x11);
-	lc_mutex_lock(&disk->lock);
-	assert_int_equal(pthread_create(&thread, NULL, drain_thread, NULL), 0);
-	sleep_ms(20);
-	zero(0, 143, 20);
-	put(0, 143, 1, 0x22);
-	put(0, 500, 14, 0x33); /* so that its segment is closed */
-	flush();
-	lc_mutex_unlock(&disk->lock);
-	assert_int_equal(pthread_join(thread, NULL), 0);
-	must_drain();
-	assert_on_disk(0, 142, 1, 0x11);
-	assert_on_disk(0, 143, 1, 0x22);
-	assert_on_disk(0, 144, 19, 0);
-	must_close();
-}
-
-/* I8: before zeros are durable in the log a crash may undo them, and the disk must have what was there. */
-static void only_durable_zeros_reach_the_disk(void **state)
-{
-	(void)state;
-	settings.writeback = true;
-	settings.dirty_low_percent = 0;
-	settings.batch_bytes = 32768; /* two sweeps */
-	settings.flush_interval_ms = 0;
-	must_open();
-	lc_mutex_lock(&disk->lock); /* the disk hangs in the first one */
-	put(0, 500, 14, 0x11);
-	flush();
-	sleep_ms(20);
-	zero(0, 100, 50);
-	lc_mutex_unlock(&disk->lock);
-	must_become(stats().tail_id == 2);
-	assert_int_equal(stats().sweeps, 2);
-	assert_int_equal(disk->zeroes, 0);
-	assert_on_disk(0, 100, 50, noise(0));
-	must_drain();
-	assert_on_disk(0, 100, 50, 0);
-	must_close();
-}
 
 static void overlapping_ranges_are_zeroed_once(void **state)
 {
@@ -490,36 +342,6 @@ static void trim_does_nothing_where_no_space_comes_back(void **state)
 
 /* --- trouble --- */
 
-static void the_tail_waits_for_the_zeros(void **state)
-{
-	(void)state;
-	must_open();
-	put(0, 500, 1, 0x11);
-	must_drain(); /* the tail is behind this one */
-	assert_int_equal(stats().tail_id, stats().head_id);
-	zero(0, 100, 50);
-	put(0, 110, 1, 0x22);
-	disk->zero_error = disk->write_error = -EIO;
-	assert_int_equal(lc_cache_drain(cache), -EIO);
-	assert_int_equal(stats().tail_id, 1);
-	assert_int_equal(stats().pending_zero_blocks, 50);
-	assert_true(stats().backing_errors > 0);
-	disk->zero_error = disk->write_error = 0;
-	/* zeroed, but who knows for how long */
-	disk->flush_error = -EIO;
-	assert_int_equal(lc_cache_drain(cache), -EIO);
-	assert_int_equal(stats().tail_id, 1);
-	assert_int_equal(stats().pending_zero_blocks, 50);
-	assert_on_disk(0, 100, 50, 0);
-	disk->flush_error = 0;
-	mem_forget(disk);
-	must_drain();
-	assert_disk_did(0, MEM_IO_ZERO, 100, 50); /* once more */
-	assert_int_equal(stats().tail_id, stats().head_id);
-	assert_on_disk(0, 110, 1, 0x22);
-	must_close();
-}
-
 /* 768 blocks of cache: 64 entries at most. With write-back off it runs for who waits. */
 static void more_entries_than_there_is_room_for_wait_for_the_tail(void **state)
 {
@@ -642,90 +464,6 @@ static void extents_know_the_cache_and_the_disk(void **state)
 	must_close();
 }
 
-/* --- all together --- */
-
-/* Reads, writes, zeros and trims of any alignment, crashes and restarts, against an array of bytes. */
-static void random_zeros_agree_with_an_array(u64 size, u32 rounds)
-{
-	u8 *model = malloc(size), *buf = malloc(size);
-	u64 seed = size;
-
-	disk->store.size_bytes = size;
-	memcpy(model, disk->data, size);
-	must_open();
-	for (u32 i = 0; i < rounds; i++) {
-		u64 most = rnd_below(&seed, 4) ? 30 * LC_BLOCK : size;
-		u64 offset = rnd_below(&seed, size), len = 1 + rnd_below(&seed, most);
-		u64 unit = rnd_below(&seed, 3) ? LC_BLOCK : rnd_below(&seed, 2) ? LC_SECTOR : 1;
-		unsigned flags = rnd_below(&seed, 8) ? 0 : LC_FUA;
-		u64 first, end;
-
-		offset -= offset % unit;
-		len = (len + unit - 1) / unit * unit;
-		if (len > size - offset)
-			len = size - offset;
-		first = (offset + LC_BLOCK - 1) / LC_BLOCK * LC_BLOCK;
-		end = (offset + len) / LC_BLOCK * LC_BLOCK;
-		switch (rnd_below(&seed, 24)) {
-		case 0:
-			flush();
-			break;
-		case 1:
-			must_drain();
-			break;
-		case 2:
-			if (rnd_below(&seed, 2)) {
-				flush();
-				crash();
-			} else {
-				must_close();
-			}
-			must_open();
-			break;
-		case 3 ... 8:
-			memset(model + offset, 0, len);
-			if (rnd_below(&seed, 3) == 0)
-				flags |= LC_MAY_TRIM;
-			assert_int_equal(lc_zero(volume(0), len, offset, flags), 0);
-			break;
-		case 9 ... 10:
-			if (first < end)
-				memset(model + first, 0, end - first);
-			assert_int_equal(lc_trim(volume(0), len, offset, flags), 0);
-			break;
-		case 11 ... 16:
-			rnd_fill(&seed, buf, len);
-			memcpy(model + offset, buf, len);
-			assert_int_equal(lc_write(volume(0), buf, len, offset, flags), 0);
-			break;
-		default:
-			assert_int_equal(lc_read(volume(0), buf, len, offset), 0);
-			assert_memory_equal(buf, model + offset, len);
-		}
-	}
-	assert_int_equal(lc_read(volume(0), buf, size, 0), 0);
-	assert_memory_equal(buf, model, size);
-	must_drain();
-	must_close();
-	assert_memory_equal(disk->data, model, size);
-	free(model);
-	free(buf);
-}
-
-static void random_requests_on_a_small_odd_volume(void **state)
-{
-	(void)state;
-	random_zeros_agree_with_an_array(40 * LC_BLOCK + 17, 1500);
-}
-
-static void random_requests_on_a_volume_larger_than_the_cache(void **state)
-{
-	(void)state;
-	settings.writeback = true;
-	settings.nr_buffers = 3;
-	random_zeros_agree_with_an_array(1000 * LC_BLOCK - 511, 500);
-}
-
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, life_teardown)
 
 int main(void)
@@ -734,26 +472,18 @@ int main(void)
 		T(zeros_are_read_without_asking_the_disk),
 		T(edges_are_exact),
 		T(writes_into_a_pending_range_are_seen),
-		T(a_write_right_after_the_zeros_is_newer),
 		T(a_few_blocks_are_logged_as_data),
 		T(a_large_range_is_one_entry),
-		T(zeros_are_flushed_before_newer_blocks_are_written),
-		T(newer_zeros_are_not_undone_by_older_blocks),
-		T(newer_blocks_wait_for_their_zeros),
-		T(only_durable_zeros_reach_the_disk),
 		T(overlapping_ranges_are_zeroed_once),
 		T(adjacent_ranges_are_zeroed_as_one),
 		T(a_disk_that_cannot_zero_is_written_to),
 		T(fast_only_is_refused_where_it_is_slow),
 		T(trim_gives_whole_blocks_back),
 		T(trim_does_nothing_where_no_space_comes_back),
-		T(the_tail_waits_for_the_zeros),
 		T(more_entries_than_there_is_room_for_wait_for_the_tail),
 		T(too_many_entries_fail_with_the_disk_that_fails),
 		T(a_lost_block_that_is_zeroed_is_found_again),
 		T(extents_know_the_cache_and_the_disk),
-		T(random_requests_on_a_small_odd_volume),
-		T(random_requests_on_a_volume_larger_than_the_cache),
 	};
 
 	return cmocka_run_group_tests(tests, mem_quiet, NULL);
