@@ -52,6 +52,29 @@ static bool is_void(const struct recovery *r, u64 epoch, u64 seq)
 	return low < r->nr_births && r->births[low].first <= seq && !LC_MUTANT(no_void);
 }
 
+/*
+ * Can a record be of this epoch? Each is in the superblock before anything is written in it (I1), or in a first header, if
+ * the superblock is an old one that was put back. What claims a later one, in a place that the log has not reached, is
+ * not this cache's work; but no opening has seen it, so none has made it void, and it would count when the log comes
+ * near.
+ */
+static bool is_known(const struct recovery *r, u64 epoch)
+{
+	return epoch <= r->out->max_epoch || LC_MUTANT(unknown_epoch_counts);
+}
+
+/*
+ * May a header say what was durable (I11)? An epoch begins once: what lay there waiting for the present one to come did not
+ * know at which record that would be.
+ */
+static bool is_evidence(const struct recovery *r, const struct lc_record_info *info)
+{
+	const struct lc_superblock *sb = &r->core->meta.sb;
+
+	return is_known(r, info->epoch) && !is_void(r, info->epoch, info->seq) &&
+	       (info->epoch != sb->epoch || info->first == sb->first || LC_MUTANT(any_first));
+}
+
 /* --- chains of headers --- */
 
 /* What the walk up the log expects next. */
@@ -85,7 +108,7 @@ static bool belongs(const struct recovery *r, const struct lc_record_info *info,
 	return our_uuid(r, info->uuid) && info->segment_id == id && info->position == position &&
 	       (info->seq == at->seq || LC_MUTANT(no_seq_check)) &&
 	       (info->epoch >= at->epoch || LC_MUTANT(no_epoch_check)) &&
-	       !is_void(r, info->epoch, info->seq) &&
+	       is_known(r, info->epoch) && !is_void(r, info->epoch, info->seq) &&
 	       position + 1 + info->nr_entries <= r->core->ring.segment_blocks;
 }
 
@@ -143,7 +166,7 @@ static bool whole_counts(const struct recovery *r, const struct place *p, u64 la
 	if (!p->summary_id)
 		return last_seq <= r->known_durable;
 	return (last_seq <= r->known_durable || LC_MUTANT(trust_summary)) &&
-	       !is_void(r, p->summary_epoch, last_seq);
+	       is_known(r, p->summary_epoch) && !is_void(r, p->summary_epoch, last_seq);
 }
 
 /*
@@ -282,7 +305,7 @@ static int look_beyond(struct recovery *r)
 			    our_uuid(r, info.uuid) && info.segment_id >= head &&
 			    info.segment_id < r->core->meta.sb.tail_id + ring->nr &&
 			    place_of(r, info.segment_id) == i && info.seq > cut &&
-			    info.position == k && !is_void(r, info.epoch, info.seq) &&
+			    info.position == k && is_evidence(r, &info) &&
 			    info.durable_seq > r->known_durable)
 				r->known_durable = info.durable_seq;
 	}

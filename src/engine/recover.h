@@ -26,7 +26,7 @@
 
 struct lc_recovery {
 	u64 cut_seq;   /* the last record that counts */
-	u64 max_epoch; /* seen anywhere */
+	u64 max_epoch; /* in the superblock or a first header: no record is of a later one */
 	u64 dirty_records, clean_segments;
 	u64 early_segments; /* those that were entered into the index while the scan went on */
 	/* cache.c fills these in */

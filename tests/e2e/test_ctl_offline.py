@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import struct
 import subprocess
 
 import nbd
@@ -17,7 +18,7 @@ from superblock import BLOCK, SUPERBLOCK_OFFSETS, crc32c, spoil
 
 # In the record header (docs/format.md).
 RECORD_MAGIC = b"lcrc"
-AT_SEQ = 40
+AT_SEGMENT, AT_SEQ = 32, 40
 
 
 def ctl(*args, status=0, says=()):
@@ -554,6 +555,32 @@ def repair_leaves_void_records_alone(env):
         ctl("repair", "--yes", image.cache, says=("what is left of their headers names 0 blocks",))
         unchanged(image.cache, "check", image.cache, says=("no problems",))
         image.verify()
+
+
+@case()
+def repair_takes_no_advice_from_an_unknown_epoch(env):
+    """A whole record of an epoch that never was, ahead of the log: it makes nothing void, and nothing durable."""
+    image = dirty_image(env, 3, segment="1M", size=8 * M)
+    before = bytes(image.new[""])
+    image.write(1020, 2)
+    image.stop()
+    place, last, at = image.records()[-1]
+    with open(image.cache, "r+b") as f:
+        f.seek(at)
+        junk = bytearray(f.read(BLOCK))
+        struct.pack_into("<QQQQQI", junk, AT_SEGMENT, place["id"] + 1, last["seq"] + 20, last["epoch"] + 100, 1,
+                         last["seq"] + 19, 2)
+        struct.pack_into("<I", junk, AT_CRC, 0)
+        struct.pack_into("<I", junk, AT_CRC, crc32c(junk))
+        f.seek(at + (256 - last["position"] + 2) * BLOCK)
+        f.write(junk)
+    unchanged(image.cache, "check", image.cache, says=("no problems",))
+    wipe(image.cache, at)
+    image.refused("damaged or missing, though records up to 4 were durable")
+    ctl("repair", "--yes", image.cache, says=("log is cut after record 3", "lost: records 4 to 4, .* names 0 blocks"))
+    unchanged(image.cache, "check", image.cache, says=("no problems",))
+    image.new[""] = bytearray(before)
+    image.verify()
 
 
 class History:
