@@ -407,6 +407,8 @@ int lc_recover(struct lc_core *core, struct lc_recovery *out, struct lc_error *e
 	r->out = out;
 	r->err = err;
 	r->known_durable = core->meta.sb.durable_seq;
+	if (lc_bad_newest(&core->meta.bad) > r->known_durable && !LC_MUTANT(lost_is_no_evidence))
+		r->known_durable = lc_bad_newest(&core->meta.bad);
 	r->places = lc_alloc(places_bytes);
 	r->births = lc_alloc(births_bytes);
 	r->segment = lc_alloc(segment_bytes);

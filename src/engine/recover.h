@@ -7,8 +7,9 @@
  *	scans     the first header and the summary of every segment, with a deep queue
  *	chains    from the superblock's tail upward: contiguous seqs, epochs that never fall, nothing void (I1);
  *	          records that nobody said to be durable are verified whole; the log is cut at the
- *	          first one that is missing or torn. A cut below what a valid record or the
- *	          superblock says was durable is corruption (I11), a read error is never a torn tail: refused
+ *	          first one that is missing or torn. A cut below what a valid record, the list of lost
+ *	          blocks or the superblock says was durable is corruption (I11), a read error is never a
+ *	          torn tail: refused
  *	warms     from the tail downward: the clean segments, as long as they are contiguous; at the
  *	          first gap the rest is forgotten (the head may have overwritten part of it)
  *	replays   all of it, newest wins (I5): what the scan finds at once, by a second thread, if that is found to be just what

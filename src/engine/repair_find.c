@@ -144,6 +144,8 @@ int repair_find(struct repair *r)
 	int err = 0;
 
 	r->known_durable = in->core.meta.sb.durable_seq;
+	if (lc_bad_newest(&in->core.meta.bad) > r->known_durable)
+		r->known_durable = lc_bad_newest(&in->core.meta.bad);
 	r->max_epoch = in->births[in->nr_births - 1].epoch;
 	for (u32 i = 0; i < nr; i++) {
 		const struct lc_inspect_place *p = &in->places[i];

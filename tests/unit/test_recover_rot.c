@@ -43,6 +43,25 @@ static void a_rotten_header_that_a_later_record_knew_durable_is_refused(void **s
 	assert_recovers(4, 2);
 }
 
+/*
+ * The third one who knows. If the log was cut below it, new records would get the seqs of those that are gone, and those
+ * of the block void what clients wrote and flushed. Found by fuzzing, with a seq that was never reached.
+ */
+static void a_rotten_header_that_the_list_of_lost_blocks_knew_durable_is_refused(void **state)
+{
+	(void)state;
+	make_durable_log(0);
+	assert_true(lc_bad_add(&meta.bad, 1, 2, 0xff, 5) >= 0);
+	write_page(LC_PAGE_BAD);
+	assert_recovers(5, 2);
+	rot(2, 2);
+	assert_refused(-EUCLEAN, "record 5");
+	rot(2, 2);
+	assert_true(lc_bad_add(&meta.bad, 1, 2, 0xff, 1000) >= 0);
+	write_page(LC_PAGE_BAD);
+	assert_refused(-EUCLEAN, "record 6");
+}
+
 static void a_known_durable_record_keeps_its_rotten_data_for_the_reader(void **state)
 {
 	(void)state;
@@ -170,6 +189,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		IMAGE_TEST(a_rotten_header_that_the_superblock_knew_durable_is_refused),
 		IMAGE_TEST(a_rotten_header_that_a_later_record_knew_durable_is_refused),
+		IMAGE_TEST(a_rotten_header_that_the_list_of_lost_blocks_knew_durable_is_refused),
 		IMAGE_TEST(a_known_durable_record_keeps_its_rotten_data_for_the_reader),
 		IMAGE_TEST(a_read_error_in_the_dirty_part_is_refused_never_cut),
 		IMAGE_TEST(a_read_error_in_the_clean_part_is_merely_colder),
