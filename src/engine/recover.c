@@ -125,16 +125,40 @@ static int intact(struct recovery *r, u64 id, u32 position, const struct lc_slot
 }
 
 /*
- * Follow the chain in segment ID as far as it goes (or up to STOP_SEQ, if that is not 0), filling in the slot
- * table. The cursor ends at the seq after it. VERIFY: records beyond known_durable must be intact.
+ * Does the summary, which is in the slot table, say the same of the record at POSITION as its header? Once it is known to be
+ * durable the summary counts alone: if they differ, the next opening would see another log than this one.
  */
-static int walk(struct recovery *r, u64 id, struct cursor *at, u64 stop_seq, bool verify)
+static bool summary_agrees(const struct recovery *r, u64 id, u32 position, u32 nr)
 {
+	const struct lc_slot *s = slots_of(r, place_of(r, id)) + position;
+	u32 end = position + 1 + nr;
+
+	if (lc_key_type(s->key) != LC_ENTRY_NONE ||
+	    (end < r->core->ring.segment_blocks && lc_key_type(s[1 + nr].key) != LC_ENTRY_NONE))
+		return false;
+	for (u32 i = 0; i < nr; i++)
+		if ((s[1 + i].key ^ r->entries[i].key) & ~LC_KEY_FLAGS ||
+		    s[1 + i].crc != r->entries[i].crc)
+			return false;
+	return true;
+}
+
+static int contradiction(struct recovery *r, u64 id)
+{
+	return lc_fail(r->err, -EUCLEAN,
+		       "%s: the summary of segment %llu and its headers contradict each other, though both "
+		       "have good checksums: the cache device is corrupt; nothing was changed",
+		       r->core->ssd->name, (unsigned long long)id);
+}
+
+/* See walk(). *END: the block behind the last record that was found. */
+static int walk_headers(struct recovery *r, u64 id, struct cursor *at, u64 stop_seq, bool verify,
+			u32 *end)
+{
+	const struct place *p = &r->places[place_of(r, id)];
 	u32 blocks = r->core->ring.segment_blocks, position = 0;
 	struct lc_slot *slots = slots_of(r, place_of(r, id));
 
-	r->places[place_of(r, id)].walked = true;
-	memset(slots, 0, blocks * sizeof *slots);
 	/* Behind the last block that another record could begin at, the engine closes the segment. */
 	while (position + (position ? 3 : 2) <= blocks && at->seq != stop_seq) {
 		struct lc_record_info info;
@@ -150,14 +174,33 @@ static int walk(struct recovery *r, u64 id, struct cursor *at, u64 stop_seq, boo
 			if (ret <= 0)
 				return ret;
 		}
+		if (summary_fits(p) && !summary_agrees(r, id, position, info.nr_entries) &&
+		    !LC_MUTANT(contradictions_pass))
+			return contradiction(r, id);
 		memcpy(&slots[position + 1], r->entries, info.nr_entries * sizeof *slots);
 		if (info.durable_seq > r->known_durable)
 			r->known_durable = info.durable_seq;
 		at->epoch = info.epoch;
 		at->seq++;
 		position += 1 + info.nr_entries;
+		*end = position;
 	}
 	return 0;
+}
+
+/*
+ * Follow the chain in segment ID as far as it goes (or up to STOP_SEQ, if that is not 0), filling in the slot
+ * table. The cursor ends at the seq after it. VERIFY: records beyond known_durable must be intact.
+ */
+static int walk(struct recovery *r, u64 id, struct cursor *at, u64 stop_seq, bool verify)
+{
+	u32 end = 0;
+	int ret = walk_headers(r, id, at, stop_seq, verify, &end);
+
+	r->places[place_of(r, id)].walked = true;
+	memset(slots_of(r, place_of(r, id)) + end, 0,
+	       (r->core->ring.segment_blocks - end) * sizeof(struct lc_slot));
+	return ret;
 }
 
 /* Is the segment, whole as the scan saw it up to LAST_SEQ, known to be durable, and not void? */
@@ -246,6 +289,11 @@ static int chain_dirty(struct recovery *r)
 		count_segment(r, id, at.seq - 1);
 		ring->head_id = id;
 		r->out->dirty_records += at.seq - begin;
+		/* The segment went on, if nothing cut it off: no other one can follow here. */
+		if (summary_fits(p) && at.seq <= p->summary_last_seq &&
+		    !is_void(r, p->summary_epoch, p->summary_last_seq) &&
+		    !LC_MUTANT(contradictions_pass))
+			break;
 	}
 	r->out->cut_seq = at.seq - 1;
 	return 0;

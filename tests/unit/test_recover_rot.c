@@ -136,6 +136,59 @@ static void an_unreadable_summary_is_no_loss(void **state)
 
 /* --- hostile images: a good crc proves nothing --- */
 
+/*
+ * As long as its last record is not known to be durable a segment is what its headers say, afterwards what its summary says. Found
+ * by fuzzing: a sector was the backing store's before a restart, and the cache's after it.
+ */
+static void a_summary_that_contradicts_its_headers_is_refused(void **state)
+{
+	(void)state;
+	for (u32 what = 0; what < 6; what++) {
+		image.next.seq = 1;
+		begin(1);
+		add(1, 1);
+		image.next.durable_seq = 1;
+		add(1, 2);
+		add(1, 3);
+		image.next.durable_seq = 0;
+		if (what == 1) { /* other sectors, */
+			image.entries[1].key = lc_key(1, 2, 0x0f, LC_ENTRY_DATA);
+		} else if (what == 2) { /* another block, */
+			image.entries[2].key = lc_key(1, 4, LC_MASK_FULL, LC_ENTRY_DATA);
+		} else if (what == 3) { /* another content, */
+			image.entries[0].crc++;
+		} else if (what == 4) { /* a longer record, */
+			image.entries[3] = image.entries[2];
+			image.summary.nr_blocks[2]++;
+			image.summary.nr_entries++;
+		} else if (what == 5) { /* one record less */
+			image.summary.nr_records--;
+			image.summary.nr_entries--;
+			image.summary.last_seq--;
+		}
+		summarize();
+		if (what)
+			assert_refused(-EUCLEAN, "segment 1 and its headers contradict");
+		else
+			assert_recovers(3, 1);
+	}
+	/* It names a third record, where the next segment goes on with that. */
+	image.next.seq = 1;
+	begin(1);
+	add(1, 1);
+	add(1, 2);
+	add(1, 3);
+	summarize();
+	rot(1, 4);
+	image.next.seq = 3;
+	begin(2);
+	add(1, 4);
+	assert_recovers(2, 1);
+	image.next.durable_seq = 3;
+	add(1, 5);
+	assert_refused(-EUCLEAN, "record 3");
+}
+
 static void a_record_that_leaves_its_segment_is_no_record(void **state)
 {
 	(void)state;
@@ -194,6 +247,7 @@ int main(void)
 		IMAGE_TEST(a_read_error_in_the_dirty_part_is_refused_never_cut),
 		IMAGE_TEST(a_read_error_in_the_clean_part_is_merely_colder),
 		IMAGE_TEST(an_unreadable_summary_is_no_loss),
+		IMAGE_TEST(a_summary_that_contradicts_its_headers_is_refused),
 		IMAGE_TEST(a_record_that_leaves_its_segment_is_no_record),
 		IMAGE_TEST(nonsense_never_crashes),
 	};
