@@ -407,6 +407,21 @@ static int scan(struct recovery *r)
 	return ret;
 }
 
+/* What is written from here on has to be valid at the next opening, too. No cache ever comes near this. */
+static int check_counters(struct recovery *r)
+{
+	u64 seq = r->out->cut_seq, id = r->core->ring.head_id, epoch = r->out->max_epoch;
+
+	if ((seq < LC_COUNT_OPEN_MAX && id < LC_COUNT_OPEN_MAX && epoch < LC_COUNT_OPEN_MAX) ||
+	    LC_MUTANT(counters_end))
+		return 0;
+	return lc_fail(r->err, -EUCLEAN,
+		       "%s: record %llu, segment %llu or epoch %llu is a number that no cache reaches: the cache "
+		       "device is corrupt; nothing was changed",
+		       r->core->ssd->name, (unsigned long long)seq, (unsigned long long)id,
+		       (unsigned long long)epoch);
+}
+
 /* Which segments count? All that *OLDEST, which is the first of them, and the head have between them. */
 static int chain(struct recovery *r, u64 *oldest)
 {
@@ -414,6 +429,8 @@ static int chain(struct recovery *r, u64 *oldest)
 
 	if (!ret)
 		ret = look_beyond(r);
+	if (!ret)
+		ret = check_counters(r);
 	if (!ret)
 		*oldest = chain_clean(r);
 	return ret;

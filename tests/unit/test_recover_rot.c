@@ -201,6 +201,39 @@ static void a_record_that_leaves_its_segment_is_no_record(void **state)
 	assert_recovers(0, 0);
 }
 
+/*
+ * What such a cache went on to write was no longer valid at the next opening. Numbers like these come from a damaged
+ * device or from malice alone. Found while looking for siblings of what was found by fuzzing.
+ */
+static void counters_near_their_end_are_refused(void **state)
+{
+	const u64 end = LC_COUNT_MAX / 2;
+
+	(void)state;
+	for (u32 what = 0; what < 3; what++) {
+		for (u32 ok = 0; ok <= 1; ok++) {
+			image.next.epoch = image.next.first = image.next.seq = 1;
+			meta.sb.epoch = 1;
+			set_superblock(0, 1, 0);
+			if (what == 0) { /* the seq of the last record */
+				image.next.seq = end - ok;
+				set_superblock(0, end - ok, end - ok);
+			} else if (what == 1) { /* the id of the head */
+				set_superblock(end - ok - 1, 1, 0);
+			} else { /* an epoch in a first header: nobody knows it before */
+				image.next.epoch = end - ok;
+			}
+			begin(meta.sb.tail_id + 1);
+			add(1, 1);
+			if (ok && recover())
+				fail_msg("%s", error.text);
+			if (!ok)
+				assert_refused(-EUCLEAN, "a number that no cache reaches");
+			memset(at(meta.sb.tail_id + 1, 0), 0, LC_BLOCK);
+		}
+	}
+}
+
 /* Good structures with random numbers in their fields: recovery survives them, whatever it says. */
 static void nonsense_never_crashes(void **state)
 {
@@ -249,6 +282,7 @@ int main(void)
 		IMAGE_TEST(an_unreadable_summary_is_no_loss),
 		IMAGE_TEST(a_summary_that_contradicts_its_headers_is_refused),
 		IMAGE_TEST(a_record_that_leaves_its_segment_is_no_record),
+		IMAGE_TEST(counters_near_their_end_are_refused),
 		IMAGE_TEST(nonsense_never_crashes),
 	};
 
