@@ -292,7 +292,7 @@ static int chain_dirty(struct recovery *r)
 		/* The segment went on, if nothing cut it off: no other one can follow here. */
 		if (summary_fits(p) && at.seq <= p->summary_last_seq &&
 		    !is_void(r, p->summary_epoch, p->summary_last_seq) &&
-		    !LC_MUTANT(contradictions_pass))
+		    !LC_MUTANT(log_passes_summary))
 			break;
 	}
 	r->out->cut_seq = at.seq - 1;
