@@ -115,7 +115,8 @@ static int collect_segment(struct repair *r, u64 id)
 			k++;
 			continue;
 		}
-		lc_inspect_birth(in, info.epoch, info.first);
+		if (lc_inspect_birth(in, info.epoch, info.first))
+			return repair_no_memory(r);
 		if (info.durable_seq > r->known_durable && is_evidence(r, &info))
 			r->known_durable = info.durable_seq;
 		err = add(r, (struct found){.id = id,
