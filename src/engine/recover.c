@@ -64,15 +64,17 @@ static bool is_known(const struct recovery *r, u64 epoch)
 }
 
 /*
- * May a header say what was durable (I11)? An epoch begins once: what lay there waiting for the present one to come did not
- * know at which record that would be.
+ * Does the epoch of a record fit? An epoch begins once: what lay there waiting for the present one to come did not know
+ * at which record that would be. (Older than that, and of the present epoch, can be what a repair put in place of a lost
+ * record.)
  */
-static bool is_evidence(const struct recovery *r, const struct lc_record_info *info)
+static bool epoch_fits(const struct recovery *r, const struct lc_record_info *info)
 {
 	const struct lc_superblock *sb = &r->core->meta.sb;
 
 	return is_known(r, info->epoch) && !is_void(r, info->epoch, info->seq) &&
-	       (info->epoch != sb->epoch || info->first == sb->first || LC_MUTANT(any_first));
+	       (info->epoch != sb->epoch || info->seq < sb->first || info->first == sb->first ||
+		LC_MUTANT(any_first));
 }
 
 /* --- chains of headers --- */
@@ -107,8 +109,7 @@ static bool belongs(const struct recovery *r, const struct lc_record_info *info,
 {
 	return our_uuid(r, info->uuid) && info->segment_id == id && info->position == position &&
 	       (info->seq == at->seq || LC_MUTANT(no_seq_check)) &&
-	       (info->epoch >= at->epoch || LC_MUTANT(no_epoch_check)) &&
-	       is_known(r, info->epoch) && !is_void(r, info->epoch, info->seq) &&
+	       (info->epoch >= at->epoch || LC_MUTANT(no_epoch_check)) && epoch_fits(r, info) &&
 	       position + 1 + info->nr_entries <= r->core->ring.segment_blocks;
 }
 
@@ -353,7 +354,7 @@ static int look_beyond(struct recovery *r)
 			    our_uuid(r, info.uuid) && info.segment_id >= head &&
 			    info.segment_id < r->core->meta.sb.tail_id + ring->nr &&
 			    place_of(r, info.segment_id) == i && info.seq > cut &&
-			    info.position == k && is_evidence(r, &info) &&
+			    info.position == k && epoch_fits(r, &info) &&
 			    info.durable_seq > r->known_durable)
 				r->known_durable = info.durable_seq;
 	}

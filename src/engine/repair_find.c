@@ -77,7 +77,7 @@ static int add_from_summary(struct repair *r, u64 id, size_t from)
 	return err;
 }
 
-/* As recover.c has it. */
+/* As recover.c has it, epoch_fits(). */
 static bool is_evidence(const struct repair *r, const struct lc_record_info *info)
 {
 	const struct lc_superblock *sb = &r->in->core.meta.sb;

@@ -347,7 +347,18 @@ static void a_record_of_an_epoch_that_nobody_knows_is_no_evidence(void **state)
 	new_epoch(2);
 	assert_int_equal(meta.sb.epoch, 3);
 	assert_recovers(2, 2);
-	/* This is one that does, and it says the truth. */
+	/* Nor does the log go on with it. */
+	begin(2);
+	image.next.seq = 3;
+	image.next.position = 2;
+	image.next.first = 1;
+	add(1, 51);
+	assert_recovers(2, 2);
+	raw_put(at(2, 2), 56, 8, meta.sb.first);
+	raw_reseal(at(2, 2));
+	assert_recovers(3, 2);
+	memset(at(2, 2), 0, LC_BLOCK);
+	/* This is evidence that does, and it says the truth. */
 	assert_true(lc_record_decode(at(3, 2), &junk, image.entries));
 	junk.first = meta.sb.first;
 	lc_record_encode(at(3, 2), &junk, image.entries);
