@@ -111,3 +111,13 @@ bool lc_bad_voids(const struct lc_bad *b, u8 volume, u64 block, u64 seq)
 
 	return e && seq <= e->seq;
 }
+
+u64 lc_bad_newest(const struct lc_bad *b)
+{
+	u64 seq = 0;
+
+	for (u32 i = 0; b->nr && i < b->used; i++)
+		if (b->entries[i].key && b->entries[i].seq > seq)
+			seq = b->entries[i].seq;
+	return seq;
+}

@@ -42,6 +42,8 @@ void lc_bad_clear_range(struct lc_bad *b, u8 volume, u64 block, u64 nr, u64 seq)
 u8 lc_bad_mask(const struct lc_bad *b, u8 volume, u64 block);
 /* Is anything of a volume lost? */
 bool lc_bad_any(const struct lc_bad *b, u8 volume);
+/* The newest record that an entry is about, 0 if there is none: it was durable before the entry was. */
+u64 lc_bad_newest(const struct lc_bad *b);
 /* Is a copy of the block in record SEQ among what was lost? */
 bool lc_bad_voids(const struct lc_bad *b, u8 volume, u64 block, u64 seq);
 

@@ -26,6 +26,8 @@
 #define LC_FORMAT_VERSION 1u
 /* Seqs, ids and epochs stay below this: at a million records a second for 30 000 years. */
 #define LC_COUNT_MAX (1ull << 60)
+/* A cache in which one has come so far is not opened: there has to be room for what it would go on with. */
+#define LC_COUNT_OPEN_MAX (LC_COUNT_MAX / 2)
 
 /* --- CRC-32C (Castagnoli), as in iSCSI: of "123456789" it is 0xE3069283 --- */
 

@@ -8,8 +8,6 @@
 
 #define SCAN_DEPTH 64u
 #define ZONE_USED_BLOCKS (LC_NR_PAGES * 2)
-/* A segment belongs to one epoch: that of the first header, and that of what else is found in the place. */
-#define MAX_BIRTHS(nr_places) (2ull * (nr_places) + 1)
 
 /* --- metadata pages --- */
 
@@ -161,11 +159,12 @@ void lc_inspect_again(struct lc_inspect *in)
 	size_t segment_bytes = (size_t)ring->segment_blocks * LC_BLOCK;
 
 	lc_free(in->places, ring->nr * sizeof *in->places);
-	lc_free(in->births, MAX_BIRTHS(ring->nr) * sizeof *in->births);
+	lc_free(in->births, in->max_births * sizeof *in->births);
 	lc_free(in->segment, segment_bytes);
 	lc_free(in->readable, ring->segment_blocks * sizeof *in->readable);
 	in->places = NULL;
 	in->births = NULL;
+	in->nr_births = in->max_births = 0;
 	in->segment = NULL;
 	in->readable = NULL;
 	if (in->has_ring)
@@ -195,7 +194,21 @@ bool lc_inspect_void(const struct lc_inspect *in, u64 epoch, u64 seq)
 	return false;
 }
 
-void lc_inspect_birth(struct lc_inspect *in, u64 epoch, u64 first)
+static int grow_births(struct lc_inspect *in, u32 max)
+{
+	struct lc_birth *births = lc_alloc(max * sizeof *births);
+
+	if (!births)
+		return -ENOMEM;
+	if (in->nr_births)
+		memcpy(births, in->births, in->nr_births * sizeof *births);
+	lc_free(in->births, in->max_births * sizeof *in->births);
+	in->births = births;
+	in->max_births = max;
+	return 0;
+}
+
+int lc_inspect_birth(struct lc_inspect *in, u64 epoch, u64 first)
 {
 	u32 i = in->nr_births;
 
@@ -204,12 +217,14 @@ void lc_inspect_birth(struct lc_inspect *in, u64 epoch, u64 first)
 	if (i > 0 && in->births[i - 1].epoch == epoch) {
 		if (first < in->births[i - 1].first)
 			in->births[i - 1].first = first;
-		return;
+		return 0;
 	}
-	assert(in->nr_births < MAX_BIRTHS(in->core.ring.nr));
+	if (in->nr_births == in->max_births && grow_births(in, 2 * in->max_births))
+		return -ENOMEM;
 	memmove(&in->births[i + 1], &in->births[i], (in->nr_births - i) * sizeof *in->births);
 	in->births[i] = (struct lc_birth){epoch, first};
 	in->nr_births++;
+	return 0;
 }
 
 static enum lc_content state_of(const struct lc_inspect *in, u32 i)
@@ -254,7 +269,7 @@ static void scan_header(struct lc_inspect *in, u32 i, const void *block,
 	p->epoch = r.epoch;
 	p->first = r.first;
 	p->durable_seq = r.durable_seq;
-	lc_inspect_birth(in, r.epoch, r.first);
+	(void)lc_inspect_birth(in, r.epoch, r.first); /* there is room for one of each place */
 }
 
 /* One read of a first header; unused ones are linked. */
@@ -314,9 +329,8 @@ static int scan_places(struct lc_inspect *in, lc_progress progress, void *arg, s
 	struct lc_queue *q = NULL;
 	int ret;
 
-	assert(in->births);
-	in->nr_births = 0;
-	lc_inspect_birth(in, in->core.meta.sb.epoch, in->core.meta.sb.first);
+	in->births[0] = (struct lc_birth){in->core.meta.sb.epoch, in->core.meta.sb.first};
+	in->nr_births = 1;
 	if (ios && memory)
 		ret = lc_queue_open(&in->overlay.store, SCAN_DEPTH, NULL, 0, &q, err);
 	else
@@ -346,10 +360,11 @@ int lc_inspect_log(struct lc_inspect *in, lc_progress progress, void *arg, struc
 			       in->ssd->name, (unsigned long long)sb->device_blocks);
 	in->has_ring = true;
 	in->places = lc_alloc(ring->nr * sizeof *in->places);
-	in->births = lc_alloc(MAX_BIRTHS(ring->nr) * sizeof *in->births);
+	if (grow_births(in, ring->nr + 1))
+		return lc_fail(err, -ENOMEM, "%s: no memory to look at it", in->ssd->name);
 	in->segment = lc_alloc((size_t)ring->segment_blocks * LC_BLOCK);
 	in->readable = lc_alloc(ring->segment_blocks * sizeof *in->readable);
-	if (!in->places || !in->births || !in->segment || !in->readable)
+	if (!in->places || !in->segment || !in->readable)
 		return lc_fail(err, -ENOMEM, "%s: no memory to look at it", in->ssd->name);
 	in->log_error = lc_recover(&in->core, &in->recovery, &in->log_text);
 	if (in->log_error == -ENOMEM)

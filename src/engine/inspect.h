@@ -80,7 +80,7 @@ struct lc_inspect {
 	struct lc_recovery recovery;
 	struct lc_inspect_place *places; /* [core.ring.nr] */
 	struct lc_birth *births;	 /* [nr_births], sorted; of each epoch one */
-	u32 nr_births;
+	u32 nr_births, max_births;
 
 	u8 *segment; /* lc_inspect_load */
 	u32 loaded;  /* the place */
@@ -107,8 +107,8 @@ void lc_inspect_again(struct lc_inspect *in);
 /* Would a recovery ignore a record of this epoch and seq (I1)? */
 bool lc_inspect_void(const struct lc_inspect *in, u64 epoch, u64 seq);
 
-/* A header says that EPOCH began at FIRST. At most one for each place, besides the first headers. */
-void lc_inspect_birth(struct lc_inspect *in, u64 epoch, u64 first);
+/* A header says that EPOCH began at FIRST. 0 or -ENOMEM. */
+int lc_inspect_birth(struct lc_inspect *in, u64 epoch, u64 first);
 
 /* Begin with a place: WHOLE: read all of it at once. Otherwise each block is read when it is asked for. */
 void lc_inspect_load(struct lc_inspect *in, u32 place, bool whole);

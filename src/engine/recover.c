@@ -52,6 +52,31 @@ static bool is_void(const struct recovery *r, u64 epoch, u64 seq)
 	return low < r->nr_births && r->births[low].first <= seq && !LC_MUTANT(no_void);
 }
 
+/*
+ * Can a record be of this epoch? Each is in the superblock before anything is written in it (I1), or in a first header, if
+ * the superblock is an old one that was put back. What claims a later one, in a place that the log has not reached, is
+ * not this cache's work; but no opening has seen it, so none has made it void, and it would count when the log comes
+ * near.
+ */
+static bool is_known(const struct recovery *r, u64 epoch)
+{
+	return epoch <= r->out->max_epoch || LC_MUTANT(unknown_epoch_counts);
+}
+
+/*
+ * Does the epoch of a record fit? An epoch begins once: what lay there waiting for the present one to come did not know
+ * at which record that would be. (Older than that, and of the present epoch, can be what a repair put in place of a lost
+ * record.)
+ */
+static bool epoch_fits(const struct recovery *r, const struct lc_record_info *info)
+{
+	const struct lc_superblock *sb = &r->core->meta.sb;
+
+	return is_known(r, info->epoch) && !is_void(r, info->epoch, info->seq) &&
+	       (info->epoch != sb->epoch || info->seq < sb->first || info->first == sb->first ||
+		LC_MUTANT(any_first));
+}
+
 /* --- chains of headers --- */
 
 /* What the walk up the log expects next. */
@@ -84,8 +109,7 @@ static bool belongs(const struct recovery *r, const struct lc_record_info *info,
 {
 	return our_uuid(r, info->uuid) && info->segment_id == id && info->position == position &&
 	       (info->seq == at->seq || LC_MUTANT(no_seq_check)) &&
-	       (info->epoch >= at->epoch || LC_MUTANT(no_epoch_check)) &&
-	       !is_void(r, info->epoch, info->seq) &&
+	       (info->epoch >= at->epoch || LC_MUTANT(no_epoch_check)) && epoch_fits(r, info) &&
 	       position + 1 + info->nr_entries <= r->core->ring.segment_blocks;
 }
 
@@ -102,16 +126,40 @@ static int intact(struct recovery *r, u64 id, u32 position, const struct lc_slot
 }
 
 /*
- * Follow the chain in segment ID as far as it goes (or up to STOP_SEQ, if that is not 0), filling in the slot
- * table. The cursor ends at the seq after it. VERIFY: records beyond known_durable must be intact.
+ * Does the summary, which is in the slot table, say the same of the record at POSITION as its header? Once it is known to be
+ * durable the summary counts alone: if they differ, the next opening would see another log than this one.
  */
-static int walk(struct recovery *r, u64 id, struct cursor *at, u64 stop_seq, bool verify)
+static bool summary_agrees(const struct recovery *r, u64 id, u32 position, u32 nr)
 {
+	const struct lc_slot *s = slots_of(r, place_of(r, id)) + position;
+	u32 end = position + 1 + nr;
+
+	if (lc_key_type(s->key) != LC_ENTRY_NONE ||
+	    (end < r->core->ring.segment_blocks && lc_key_type(s[1 + nr].key) != LC_ENTRY_NONE))
+		return false;
+	for (u32 i = 0; i < nr; i++)
+		if ((s[1 + i].key ^ r->entries[i].key) & ~LC_KEY_FLAGS ||
+		    s[1 + i].crc != r->entries[i].crc)
+			return false;
+	return true;
+}
+
+static int contradiction(struct recovery *r, u64 id)
+{
+	return lc_fail(r->err, -EUCLEAN,
+		       "%s: the summary of segment %llu and its headers contradict each other, though both "
+		       "have good checksums: the cache device is corrupt; nothing was changed",
+		       r->core->ssd->name, (unsigned long long)id);
+}
+
+/* See walk(). *END: the block behind the last record that was found. */
+static int walk_headers(struct recovery *r, u64 id, struct cursor *at, u64 stop_seq, bool verify,
+			u32 *end)
+{
+	const struct place *p = &r->places[place_of(r, id)];
 	u32 blocks = r->core->ring.segment_blocks, position = 0;
 	struct lc_slot *slots = slots_of(r, place_of(r, id));
 
-	r->places[place_of(r, id)].walked = true;
-	memset(slots, 0, blocks * sizeof *slots);
 	/* Behind the last block that another record could begin at, the engine closes the segment. */
 	while (position + (position ? 3 : 2) <= blocks && at->seq != stop_seq) {
 		struct lc_record_info info;
@@ -127,14 +175,33 @@ static int walk(struct recovery *r, u64 id, struct cursor *at, u64 stop_seq, boo
 			if (ret <= 0)
 				return ret;
 		}
+		if (summary_fits(p) && !summary_agrees(r, id, position, info.nr_entries) &&
+		    !LC_MUTANT(contradictions_pass))
+			return contradiction(r, id);
 		memcpy(&slots[position + 1], r->entries, info.nr_entries * sizeof *slots);
 		if (info.durable_seq > r->known_durable)
 			r->known_durable = info.durable_seq;
 		at->epoch = info.epoch;
 		at->seq++;
 		position += 1 + info.nr_entries;
+		*end = position;
 	}
 	return 0;
+}
+
+/*
+ * Follow the chain in segment ID as far as it goes (or up to STOP_SEQ, if that is not 0), filling in the slot
+ * table. The cursor ends at the seq after it. VERIFY: records beyond known_durable must be intact.
+ */
+static int walk(struct recovery *r, u64 id, struct cursor *at, u64 stop_seq, bool verify)
+{
+	u32 end = 0;
+	int ret = walk_headers(r, id, at, stop_seq, verify, &end);
+
+	r->places[place_of(r, id)].walked = true;
+	memset(slots_of(r, place_of(r, id)) + end, 0,
+	       (r->core->ring.segment_blocks - end) * sizeof(struct lc_slot));
+	return ret;
 }
 
 /* Is the segment, whole as the scan saw it up to LAST_SEQ, known to be durable, and not void? */
@@ -143,7 +210,7 @@ static bool whole_counts(const struct recovery *r, const struct place *p, u64 la
 	if (!p->summary_id)
 		return last_seq <= r->known_durable;
 	return (last_seq <= r->known_durable || LC_MUTANT(trust_summary)) &&
-	       !is_void(r, p->summary_epoch, last_seq);
+	       is_known(r, p->summary_epoch) && !is_void(r, p->summary_epoch, last_seq);
 }
 
 /*
@@ -223,6 +290,11 @@ static int chain_dirty(struct recovery *r)
 		count_segment(r, id, at.seq - 1);
 		ring->head_id = id;
 		r->out->dirty_records += at.seq - begin;
+		/* The segment went on, if nothing cut it off: no other one can follow here. */
+		if (summary_fits(p) && at.seq <= p->summary_last_seq &&
+		    !is_void(r, p->summary_epoch, p->summary_last_seq) &&
+		    !LC_MUTANT(log_passes_summary))
+			break;
 	}
 	r->out->cut_seq = at.seq - 1;
 	return 0;
@@ -282,7 +354,7 @@ static int look_beyond(struct recovery *r)
 			    our_uuid(r, info.uuid) && info.segment_id >= head &&
 			    info.segment_id < r->core->meta.sb.tail_id + ring->nr &&
 			    place_of(r, info.segment_id) == i && info.seq > cut &&
-			    info.position == k && !is_void(r, info.epoch, info.seq) &&
+			    info.position == k && epoch_fits(r, &info) &&
 			    info.durable_seq > r->known_durable)
 				r->known_durable = info.durable_seq;
 	}
@@ -336,6 +408,21 @@ static int scan(struct recovery *r)
 	return ret;
 }
 
+/* What is written from here on has to be valid at the next opening, too. No cache ever comes near this. */
+static int check_counters(struct recovery *r)
+{
+	u64 seq = r->out->cut_seq, id = r->core->ring.head_id, epoch = r->out->max_epoch;
+
+	if ((seq < LC_COUNT_OPEN_MAX && id < LC_COUNT_OPEN_MAX && epoch < LC_COUNT_OPEN_MAX) ||
+	    LC_MUTANT(counters_end))
+		return 0;
+	return lc_fail(r->err, -EUCLEAN,
+		       "%s: record %llu, segment %llu or epoch %llu is a number that no cache reaches: the cache "
+		       "device is corrupt; nothing was changed",
+		       r->core->ssd->name, (unsigned long long)seq, (unsigned long long)id,
+		       (unsigned long long)epoch);
+}
+
 /* Which segments count? All that *OLDEST, which is the first of them, and the head have between them. */
 static int chain(struct recovery *r, u64 *oldest)
 {
@@ -343,6 +430,8 @@ static int chain(struct recovery *r, u64 *oldest)
 
 	if (!ret)
 		ret = look_beyond(r);
+	if (!ret)
+		ret = check_counters(r);
 	if (!ret)
 		*oldest = chain_clean(r);
 	return ret;
@@ -384,6 +473,8 @@ int lc_recover(struct lc_core *core, struct lc_recovery *out, struct lc_error *e
 	r->out = out;
 	r->err = err;
 	r->known_durable = core->meta.sb.durable_seq;
+	if (lc_bad_newest(&core->meta.bad) > r->known_durable && !LC_MUTANT(lost_is_no_evidence))
+		r->known_durable = lc_bad_newest(&core->meta.bad);
 	r->places = lc_alloc(places_bytes);
 	r->births = lc_alloc(births_bytes);
 	r->segment = lc_alloc(segment_bytes);

@@ -7,8 +7,9 @@
  *	scans     the first header and the summary of every segment, with a deep queue
  *	chains    from the superblock's tail upward: contiguous seqs, epochs that never fall, nothing void (I1);
  *	          records that nobody said to be durable are verified whole; the log is cut at the
- *	          first one that is missing or torn. A cut below what a valid record or the
- *	          superblock says was durable is corruption (I11), a read error is never a torn tail: refused
+ *	          first one that is missing or torn. A cut below what a valid record, the list of lost
+ *	          blocks or the superblock says was durable is corruption (I11), a read error is never a
+ *	          torn tail: refused
  *	warms     from the tail downward: the clean segments, as long as they are contiguous; at the
  *	          first gap the rest is forgotten (the head may have overwritten part of it)
  *	replays   all of it, newest wins (I5): what the scan finds at once, by a second thread, if that is found to be just what
@@ -26,7 +27,7 @@
 
 struct lc_recovery {
 	u64 cut_seq;   /* the last record that counts */
-	u64 max_epoch; /* seen anywhere */
+	u64 max_epoch; /* in the superblock or a first header: no record is of a later one */
 	u64 dirty_records, clean_segments;
 	u64 early_segments; /* those that were entered into the index while the scan went on */
 	/* cache.c fills these in */

@@ -59,8 +59,9 @@ struct recovery {
 	struct place *places;
 	struct birth *births; /* sorted by epoch; `first` is the least of all from there on */
 	u32 nr_births;
-	u64 known_durable; /* every record up to here was durable: the superblock or a record says so */
-	u8 *segment;	   /* one segment of scratch */
+	/* Every record up to here was durable: the superblock, the list of lost blocks or a record says so. */
+	u64 known_durable;
+	u8 *segment; /* one segment of scratch */
 	struct lc_eager eager;
 	struct lc_slot entries[LC_ENTRIES_MAX];
 };

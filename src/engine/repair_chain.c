@@ -17,6 +17,9 @@ static struct lc_birth epoch_of(const struct repair *r, u64 seq, const struct fo
 		if (in->births[i].epoch >= a->epoch && in->births[i].epoch <= b->epoch &&
 		    in->births[i].first <= seq)
 			e = in->births[i];
+	/* What an earlier repair put there may say that it began before: the superblock knows. */
+	if (e.epoch == in->core.meta.sb.epoch && seq >= in->core.meta.sb.first)
+		e.first = in->core.meta.sb.first;
 	return e;
 }
 

@@ -77,13 +77,22 @@ static int add_from_summary(struct repair *r, u64 id, size_t from)
 	return err;
 }
 
+/* As recover.c has it, epoch_fits(). */
+static bool is_evidence(const struct repair *r, const struct lc_record_info *info)
+{
+	const struct lc_superblock *sb = &r->in->core.meta.sb;
+
+	return !lc_inspect_void(r->in, info->epoch, info->seq) &&
+	       (info->epoch != sb->epoch || info->first == sb->first);
+}
+
 /* Everything in the place of segment ID that looks like a record of it. */
 static int collect_segment(struct repair *r, u64 id)
 {
 	struct lc_inspect *in = r->in;
 	u64 tail_seq = in->core.meta.sb.tail_seq;
 	size_t from = r->nr;
-	u32 old_end = 0; /* up to here lies a record of the last lap */
+	u32 old_end = 0; /* up to here lies a record of the last lap, or one that is not this cache's work */
 	int err = 0;
 
 	lc_inspect_load(in, place_of(r, id), true);
@@ -101,13 +110,14 @@ static int collect_segment(struct repair *r, u64 id)
 				continue;
 			}
 		}
-		if (info.segment_id != id || info.seq < tail_seq) {
+		if (info.segment_id != id || info.seq < tail_seq || info.epoch > r->max_epoch) {
 			old_end = k + 1 + info.nr_entries;
 			k++;
 			continue;
 		}
-		lc_inspect_birth(in, info.epoch, info.first);
-		if (info.durable_seq > r->known_durable && !lc_inspect_void(in, info.epoch, info.seq))
+		if (lc_inspect_birth(in, info.epoch, info.first))
+			return repair_no_memory(r);
+		if (info.durable_seq > r->known_durable && is_evidence(r, &info))
 			r->known_durable = info.durable_seq;
 		err = add(r, (struct found){.id = id,
 					    .seq = info.seq,
@@ -120,7 +130,8 @@ static int collect_segment(struct repair *r, u64 id)
 		k += 1 + info.nr_entries;
 	}
 	if (!err && lc_inspect_summary(in, id, &r->summary, r->summary_entries) &&
-	    r->summary.first_seq >= tail_seq && summary_fits(r, from))
+	    r->summary.first_seq >= tail_seq && r->summary.epoch <= r->max_epoch &&
+	    summary_fits(r, from))
 		err = add_from_summary(r, id, from);
 	return err;
 }
@@ -134,6 +145,9 @@ int repair_find(struct repair *r)
 	int err = 0;
 
 	r->known_durable = in->core.meta.sb.durable_seq;
+	if (lc_bad_newest(&in->core.meta.bad) > r->known_durable)
+		r->known_durable = lc_bad_newest(&in->core.meta.bad);
+	r->max_epoch = in->births[in->nr_births - 1].epoch;
 	for (u32 i = 0; i < nr; i++) {
 		const struct lc_inspect_place *p = &in->places[i];
 

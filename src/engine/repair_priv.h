@@ -44,7 +44,8 @@ struct repair {
 	struct named *named; /* [nr_named] */
 	size_t nr_named, max_named;
 	u64 known_durable;
-	u8 filler; /* id of a volume that does not exist */
+	u64 max_epoch; /* in the superblock or a first header: no record is of a later one */
+	u8 filler;     /* id of a volume that does not exist */
 	bool changed;
 	struct lc_summary_info summary;
 	struct lc_slot entries[LC_ENTRIES_MAX], summary_entries[LC_SUMMARY_ENTRIES_MAX];

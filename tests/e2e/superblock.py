@@ -6,7 +6,7 @@ import struct
 BLOCK = 4096
 # Both copies of metadata page 0.
 SUPERBLOCK_OFFSETS = (0, BLOCK)
-AT_VERSION, AT_CRC, AT_INCOMPAT = 4, 8, 80
+AT_VERSION, AT_CRC, AT_INCOMPAT, AT_EPOCH = 4, 8, 80, 112
 
 
 def _crc_table():

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import struct
 import subprocess
 
 import nbd
@@ -13,11 +14,11 @@ import nbd
 import harness
 from devices import end_process, need_root, take_down, wait_until
 from harness import K, M, Refused, Skip, case, file_hash, pick
-from superblock import BLOCK, SUPERBLOCK_OFFSETS, crc32c, spoil
+from superblock import AT_EPOCH, BLOCK, SUPERBLOCK_OFFSETS, crc32c, patch, spoil
 
 # In the record header (docs/format.md).
 RECORD_MAGIC = b"lcrc"
-AT_SEQ = 40
+AT_SEGMENT, AT_SEQ = 32, 40
 
 
 def ctl(*args, status=0, says=()):
@@ -554,6 +555,50 @@ def repair_leaves_void_records_alone(env):
         ctl("repair", "--yes", image.cache, says=("what is left of their headers names 0 blocks",))
         unchanged(image.cache, "check", image.cache, says=("no problems",))
         image.verify()
+
+
+def put_record(image, behind, epoch, position):
+    """A whole record in the segment after the one of a record BEHIND; it is 20 records newer, and lies."""
+    place, last, at = behind
+    with open(image.cache, "r+b") as f:
+        f.seek(at)
+        header = bytearray(f.read(BLOCK))
+        struct.pack_into("<QQQQQI", header, AT_SEGMENT, place["id"] + 1, last["seq"] + 20, epoch, 1,
+                         last["seq"] + 19, position)
+        struct.pack_into("<I", header, AT_CRC, 0)
+        struct.pack_into("<I", header, AT_CRC, crc32c(header))
+        f.seek(at + (256 - last["position"] + position) * BLOCK)
+        f.write(header)
+
+
+@case()
+def repair_takes_no_advice_from_an_unknown_epoch(env):
+    """A whole record of an epoch that never was, ahead of the log: it makes nothing void, and nothing durable."""
+    image = dirty_image(env, 3, segment="1M", size=8 * M)
+    before = bytes(image.new[""])
+    image.write(1020, 2)
+    image.stop()
+    last = image.records()[-1]
+    put_record(image, last, last[1]["epoch"] + 100, 2)
+    unchanged(image.cache, "check", image.cache, says=("no problems",))
+    wipe(image.cache, last[2])
+    image.refused("damaged or missing, though records up to 4 were durable")
+    ctl("repair", "--yes", image.cache, says=("log is cut after record 3", "lost: records 4 to 4, .* names 0 blocks"))
+    unchanged(image.cache, "check", image.cache, says=("no problems",))
+    image.new[""] = bytearray(before)
+    image.verify()
+
+
+@case()
+def repair_of_nonsense(env):
+    """Records of more epochs lie in one place than an honest cache has in all of them."""
+    image = dirty_image(env, 3, segment="1M", size=8 * M)
+    image.stop()
+    last = image.records()[-1]
+    patch(image.cache, AT_EPOCH, "Q", 1000)  # with the same first seq: all records are void
+    for i in range(40):
+        put_record(image, last, 100 + i, 4 * i)
+    unchanged(image.cache, "repair", image.cache, status=1, says=("log is cut after record 0", "give --yes"))
 
 
 class History:

@@ -115,6 +115,19 @@ static void copies_up_to_the_lost_one_are_void(void **state)
 	assert_false(lc_bad_voids(&bad, 1, 42, 7));
 }
 
+static void the_newest_lost_copy_is_known(void **state)
+{
+	(void)state;
+	assert_int_equal(lc_bad_newest(&bad), 0);
+	assert_true(lc_bad_add(&bad, 1, 7, 0xff, 30) >= 0);
+	assert_true(lc_bad_add(&bad, 1, 8, 0xff, 20) >= 0);
+	assert_int_equal(lc_bad_newest(&bad), 30);
+	lc_bad_clear(&bad, 1, 7, 0xff);
+	assert_int_equal(lc_bad_newest(&bad), 20);
+	lc_bad_clear(&bad, 1, 8, 0xff);
+	assert_int_equal(lc_bad_newest(&bad), 0);
+}
+
 static void a_full_list_says_so(void **state)
 {
 	(void)state;
@@ -173,6 +186,7 @@ int main(void)
 		BAD_TEST(entries_never_move_and_holes_are_used_again),
 		BAD_TEST(only_the_page_of_an_entry_changes),
 		BAD_TEST(copies_up_to_the_lost_one_are_void),
+		BAD_TEST(the_newest_lost_copy_is_known),
 		BAD_TEST(a_full_list_says_so),
 		BAD_TEST(random_changes_agree_with_a_model),
 	};

@@ -316,6 +316,87 @@ static void a_summary_that_reaches_into_the_void_does_not_count(void **state)
 	assert_at(4, 2, 1);
 }
 
+/*
+ * Found by fuzzing: a whole record lay in a place that the log had not reached. An opening that does not read it cannot
+ * make it void; when the log came near it said that records were durable which never were, and the opening after was refused.
+ */
+static void a_record_of_an_epoch_that_nobody_knows_is_no_evidence(void **state)
+{
+	struct lc_record_info junk;
+
+	(void)state;
+	begin(3);
+	image.next.position = 2;
+	image.next.seq = 20;
+	image.next.durable_seq = 19;
+	image.next.epoch = 3;
+	add(1, 50);
+	image.next = (struct lc_record_info){.seq = 1, .epoch = 1, .first = 1};
+	memcpy(image.next.uuid, meta.uuid, LC_UUID_BYTES);
+	begin(1);
+	add(1, 1);
+	set_superblock(0, 1, 1);
+	assert_recovers(1, 1);
+	assert_int_equal(found.max_epoch, 1);
+	new_epoch(1);
+	begin(2);
+	add(1, 2);
+	assert_recovers(2, 2);
+	assert_at(50, 0, 0);
+	/* When its epoch comes that does not begin where it says. */
+	new_epoch(2);
+	assert_int_equal(meta.sb.epoch, 3);
+	assert_recovers(2, 2);
+	/* Nor does the log go on with it. */
+	begin(2);
+	image.next.seq = 3;
+	image.next.position = 2;
+	image.next.first = 1;
+	add(1, 51);
+	assert_recovers(2, 2);
+	raw_put(at(2, 2), 56, 8, meta.sb.first);
+	raw_reseal(at(2, 2));
+	assert_recovers(3, 2);
+	memset(at(2, 2), 0, LC_BLOCK);
+	/* This is evidence that does, and it says the truth. */
+	assert_true(lc_record_decode(at(3, 2), &junk, image.entries));
+	junk.first = meta.sb.first;
+	lc_record_encode(at(3, 2), &junk, image.entries);
+	assert_refused(-EUCLEAN, "record 3");
+}
+
+/* Nor does it go on with the log: what the next opening writes is of an epoch before it, and would not follow. */
+static void a_record_of_an_epoch_that_nobody_knows_ends_the_log(void **state)
+{
+	(void)state;
+	for (u32 with = 0; with <= 1; with++) { /* a record says so; a summary does */
+		u64 cut = with ? 3 : 2;
+
+		image.next = (struct lc_record_info){.seq = 1, .epoch = 1, .first = 1};
+		memcpy(image.next.uuid, meta.uuid, LC_UUID_BYTES);
+		meta.sb.epoch = meta.sb.first = 1;
+		memset(at(2, 0), 0, LC_BLOCK);
+		begin(1);
+		add(1, 1);
+		add(1, 2);
+		image.next.epoch = with ? 1 : 9;
+		add(1, 3);
+		image.summary.epoch = 9;
+		if (with)
+			summarize();
+		set_superblock(0, 1, cut);
+		assert_recovers(cut, 1);
+		assert_int_equal(found.max_epoch, 1);
+		image.next.epoch = 1;
+		new_epoch(cut);
+		begin(2);
+		add(1, 4);
+		assert_recovers(cut + 1, 2);
+		assert_at(3, with, 5);
+		assert_at(4, 2, 1);
+	}
+}
+
 /* --- the clean part --- */
 
 static void a_gap_in_the_clean_part_forgets_what_is_older(void **state)
@@ -433,6 +514,8 @@ int main(void)
 		IMAGE_TEST(void_records_are_not_replayed),
 		IMAGE_TEST(void_records_are_no_evidence),
 		IMAGE_TEST(a_summary_that_reaches_into_the_void_does_not_count),
+		IMAGE_TEST(a_record_of_an_epoch_that_nobody_knows_is_no_evidence),
+		IMAGE_TEST(a_record_of_an_epoch_that_nobody_knows_ends_the_log),
 		IMAGE_TEST(a_gap_in_the_clean_part_forgets_what_is_older),
 		IMAGE_TEST(a_clean_segment_counts_only_up_to_the_seq_of_the_next),
 		IMAGE_TEST(an_epoch_never_falls_within_a_segment),

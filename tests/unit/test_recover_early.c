@@ -53,11 +53,11 @@ static void take_result(unsigned way)
 			results[way].slots[v][b] = lc_index_find(&r->index, v, b);
 }
 
-/* Something is lost of a volume that there is not: it concerns no block. */
+/* Something is lost of a volume that there is not: it concerns no block, and says of no record that it was durable. */
 static void set_in_order(bool in_order)
 {
 	if (in_order)
-		assert_true(lc_bad_add(&meta.bad, 9, 0, LC_MASK_FULL, 1) >= 0);
+		assert_true(lc_bad_add(&meta.bad, 9, 0, LC_MASK_FULL, 0) >= 0);
 	else
 		lc_bad_clear(&meta.bad, 9, 0, LC_MASK_FULL);
 	write_page(LC_PAGE_BAD);

@@ -43,6 +43,25 @@ static void a_rotten_header_that_a_later_record_knew_durable_is_refused(void **s
 	assert_recovers(4, 2);
 }
 
+/*
+ * The third one who knows. If the log was cut below it, new records would get the seqs of those that are gone, and those
+ * of the block void what clients wrote and flushed. Found by fuzzing, with a seq that was never reached.
+ */
+static void a_rotten_header_that_the_list_of_lost_blocks_knew_durable_is_refused(void **state)
+{
+	(void)state;
+	make_durable_log(0);
+	assert_true(lc_bad_add(&meta.bad, 1, 2, 0xff, 5) >= 0);
+	write_page(LC_PAGE_BAD);
+	assert_recovers(5, 2);
+	rot(2, 2);
+	assert_refused(-EUCLEAN, "record 5");
+	rot(2, 2);
+	assert_true(lc_bad_add(&meta.bad, 1, 2, 0xff, 1000) >= 0);
+	write_page(LC_PAGE_BAD);
+	assert_refused(-EUCLEAN, "record 6");
+}
+
 static void a_known_durable_record_keeps_its_rotten_data_for_the_reader(void **state)
 {
 	(void)state;
@@ -117,6 +136,59 @@ static void an_unreadable_summary_is_no_loss(void **state)
 
 /* --- hostile images: a good crc proves nothing --- */
 
+/*
+ * As long as its last record is not known to be durable a segment is what its headers say, afterwards what its summary says. Found
+ * by fuzzing: a sector was the backing store's before a restart, and the cache's after it.
+ */
+static void a_summary_that_contradicts_its_headers_is_refused(void **state)
+{
+	(void)state;
+	for (u32 what = 0; what < 6; what++) {
+		image.next.seq = 1;
+		begin(1);
+		add(1, 1);
+		image.next.durable_seq = 1;
+		add(1, 2);
+		add(1, 3);
+		image.next.durable_seq = 0;
+		if (what == 1) { /* other sectors, */
+			image.entries[1].key = lc_key(1, 2, 0x0f, LC_ENTRY_DATA);
+		} else if (what == 2) { /* another block, */
+			image.entries[2].key = lc_key(1, 4, LC_MASK_FULL, LC_ENTRY_DATA);
+		} else if (what == 3) { /* another content, */
+			image.entries[0].crc++;
+		} else if (what == 4) { /* a longer record, */
+			image.entries[3] = image.entries[2];
+			image.summary.nr_blocks[2]++;
+			image.summary.nr_entries++;
+		} else if (what == 5) { /* one record less */
+			image.summary.nr_records--;
+			image.summary.nr_entries--;
+			image.summary.last_seq--;
+		}
+		summarize();
+		if (what)
+			assert_refused(-EUCLEAN, "segment 1 and its headers contradict");
+		else
+			assert_recovers(3, 1);
+	}
+	/* It names a third record, where the next segment goes on with that. */
+	image.next.seq = 1;
+	begin(1);
+	add(1, 1);
+	add(1, 2);
+	add(1, 3);
+	summarize();
+	rot(1, 4);
+	image.next.seq = 3;
+	begin(2);
+	add(1, 4);
+	assert_recovers(2, 1);
+	image.next.durable_seq = 3;
+	add(1, 5);
+	assert_refused(-EUCLEAN, "record 3");
+}
+
 static void a_record_that_leaves_its_segment_is_no_record(void **state)
 {
 	(void)state;
@@ -127,6 +199,39 @@ static void a_record_that_leaves_its_segment_is_no_record(void **state)
 	memcpy(at(1, 0) + 256 + 7 * 12, at(1, 0) + 256, 12);
 	raw_reseal(at(1, 0));
 	assert_recovers(0, 0);
+}
+
+/*
+ * What such a cache went on to write was no longer valid at the next opening. Numbers like these come from a damaged
+ * device or from malice alone. Found while looking for siblings of what was found by fuzzing.
+ */
+static void counters_near_their_end_are_refused(void **state)
+{
+	const u64 end = LC_COUNT_MAX / 2;
+
+	(void)state;
+	for (u32 what = 0; what < 3; what++) {
+		for (u32 ok = 0; ok <= 1; ok++) {
+			image.next.epoch = image.next.first = image.next.seq = 1;
+			meta.sb.epoch = 1;
+			set_superblock(0, 1, 0);
+			if (what == 0) { /* the seq of the last record */
+				image.next.seq = end - ok;
+				set_superblock(0, end - ok, end - ok);
+			} else if (what == 1) { /* the id of the head */
+				set_superblock(end - ok - 1, 1, 0);
+			} else { /* an epoch in a first header: nobody knows it before */
+				image.next.epoch = end - ok;
+			}
+			begin(meta.sb.tail_id + 1);
+			add(1, 1);
+			if (ok && recover())
+				fail_msg("%s", error.text);
+			if (!ok)
+				assert_refused(-EUCLEAN, "a number that no cache reaches");
+			memset(at(meta.sb.tail_id + 1, 0), 0, LC_BLOCK);
+		}
+	}
 }
 
 /* Good structures with random numbers in their fields: recovery survives them, whatever it says. */
@@ -170,11 +275,14 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		IMAGE_TEST(a_rotten_header_that_the_superblock_knew_durable_is_refused),
 		IMAGE_TEST(a_rotten_header_that_a_later_record_knew_durable_is_refused),
+		IMAGE_TEST(a_rotten_header_that_the_list_of_lost_blocks_knew_durable_is_refused),
 		IMAGE_TEST(a_known_durable_record_keeps_its_rotten_data_for_the_reader),
 		IMAGE_TEST(a_read_error_in_the_dirty_part_is_refused_never_cut),
 		IMAGE_TEST(a_read_error_in_the_clean_part_is_merely_colder),
 		IMAGE_TEST(an_unreadable_summary_is_no_loss),
+		IMAGE_TEST(a_summary_that_contradicts_its_headers_is_refused),
 		IMAGE_TEST(a_record_that_leaves_its_segment_is_no_record),
+		IMAGE_TEST(counters_near_their_end_are_refused),
 		IMAGE_TEST(nonsense_never_crashes),
 	};
 
