@@ -270,7 +270,7 @@ static bool write_back(struct lc_writeback *w)
 	u64 tail = c->ring.tail_id, upto = target(w), written = 0, moved;
 	struct lc_volume *v;
 	u32 nr;
-	bool due;
+	bool due, done;
 	int err = 0, tail_err;
 
 	if (upto <= tail || lc_now_ns() < w->retry_ns)
@@ -284,19 +284,22 @@ static bool write_back(struct lc_writeback *w)
 		err = lc_sweep_turn(&w->sweep, v, upto, &written);
 	lc_sweep_forgive(&w->sweep);
 	tail_err = err == -ECANCELED ? 0 : advance_tail(w);
-	if (!err && !tail_err)
+	moved = c->ring.tail_id - tail; /* only this thread moves it */
+	/* A turn that found nothing to do proves nothing: what another volume's turn failed at may still hold the tail. */
+	done = written || moved;
+	if (!err && !tail_err && (done || LC_MUTANT(nothing_is_success)))
 		lc_sweep_works(&w->sweep);
 	lc_mutex_lock(&c->lock);
 	if (w->stop)
 		return false;
-	moved = c->ring.tail_id - tail;
 	if (v)
 		lc_pace_turned(c, written, moved);
-	w->fruitless = written || moved || !v ? 0 : w->fruitless + 1;
+	w->fruitless = done || !v ? 0 : w->fruitless + 1;
 	if (tail_err || (err && w->sweep.error)) {
 		blocked(w, err ? err : tail_err);
 	} else {
-		w->failures = 0;
+		if (done)
+			w->failures = 0;
 		if (err)
 			w->turn_error = err; /* the others come first */
 		else if (!w->sweep.nr_failing)

@@ -139,6 +139,57 @@ static void a_retry_does_not_wait_for_turns_that_change_nothing(void **state)
 	must_close();
 }
 
+static atomic_bool refused, enough;
+static int refusal;
+
+static void *fill_until_refused(void *arg)
+{
+	u32 i = 0;
+
+	(void)arg;
+	do
+		refusal = try_put(0, 100 * LC_BLOCK + i++ % 200 * LC_BLOCK, LC_BLOCK, 5);
+	while (!refusal && !atomic_load(&enough));
+	atomic_store(&refused, true);
+	return NULL;
+}
+
+/*
+ * The SSD cannot be read, and the log fills up. The other volume's only block is younger than what write-back looks at: its turns
+ * find nothing, and so do not fail. Each of them was taken for a proof that everything works again, and the time
+ * after which writers get the error began anew: they waited for ever. Found by fuzzing, with a full list of lost blocks.
+ */
+static void a_turn_that_finds_nothing_does_not_hide_a_failure(void **state)
+{
+	bool in_time;
+	pthread_t t;
+	u64 end_ms;
+
+	(void)state;
+	make(MIB + 32 * 32768, 32768, 2, 8 * MIB);
+	settings.nr_buffers = 2;
+	settings.batch_bytes = 32768; /* a segment */
+	must_open();
+	for (u32 i = 0; i < 70; i++)
+		put(0, i, 1, 3);
+	put(1, 0, 1, 4);
+	ssd.read_error = -ENOMEM;
+	atomic_store(&refused, false);
+	atomic_store(&enough, false);
+	pthread_create(&t, NULL, fill_until_refused, NULL);
+	for (end_ms = now_ms() + 10000; !atomic_load(&refused) && now_ms() < end_ms;)
+		sleep_ms(5);
+	in_time = atomic_load(&refused);
+	ssd.read_error = 0;
+	atomic_store(&enough, true);
+	pthread_join(t, NULL);
+	assert_true(in_time);
+	assert_int_equal(refusal, -ENOMEM);
+	must_become(!try_put(0, 0, LC_BLOCK, 6));
+	must_drain();
+	must_close();
+}
+
 /*
  * A disk with a cache of its own takes writes at once, and works in the flush: the rate, and with it what writers pay, was that
  * of its cache.
@@ -216,6 +267,7 @@ int main(void)
 		T(a_block_in_the_open_segment_does_not_hide_a_failure),
 		T(a_busy_volume_does_not_hide_a_failure),
 		T(a_retry_does_not_wait_for_turns_that_change_nothing),
+		T(a_turn_that_finds_nothing_does_not_hide_a_failure),
 		T(the_rate_is_that_of_writes_and_flushes),
 		T(who_slows_writers_has_something_to_write_back),
 		T(a_store_that_is_gone_does_not_hold_what_others_have_done),
