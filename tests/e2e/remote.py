@@ -13,6 +13,8 @@ import time
 
 import nbd
 
+from devices import wait_until
+
 
 class Remote:
     """An NBD server at a Unix socket, or at a TCP port of this host."""
@@ -60,7 +62,15 @@ class Remote:
         self.process.wait()
 
     def freeze(self):
+        """All its threads are stopped when this returns; the signal alone leaves them time for one more answer."""
         self.process.send_signal(signal.SIGSTOP)
+        tasks = f"/proc/{self.process.pid}/task"
+
+        def stopped(task):
+            with open(f"{tasks}/{task}/stat", encoding="utf-8") as f:
+                return f.read().rpartition(")")[2].split()[0] == "T"
+
+        wait_until(lambda: all(stopped(t) for t in os.listdir(tasks)), "the server does not stop")
 
     def thaw(self):
         self.process.send_signal(signal.SIGCONT)

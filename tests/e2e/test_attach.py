@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import subprocess
+import threading
 import time
 
 from control import Control, Load, content_of, refused, serve
@@ -18,6 +19,32 @@ HELD_MAX_MS = 100
 STALL_MAX_S = 2
 
 
+class Bystander:
+    """Somebody who writes and flushes a file of his own on the same disk: how long that takes without any server."""
+
+    def __init__(self, env):
+        self._path = env.make_file("bystander", 4 * K)
+        self._ends = threading.Event()
+        self._slowest_s = 0.0
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self):
+        fd = os.open(self._path, os.O_RDWR)
+        while not self._ends.wait(0.01):
+            start = time.monotonic()
+            os.pwrite(fd, os.urandom(4 * K), 0)
+            os.fdatasync(fd)
+            self._slowest_s = max(self._slowest_s, time.monotonic() - start)
+        os.close(fd)
+
+    def bound_s(self):
+        """The end: what a client may have to wait here. A request can come to wait for more than one such flush."""
+        self._ends.set()
+        self._thread.join()
+        return STALL_MAX_S + 2 * self._slowest_s
+
+
 def cache_file(env, name, size=16 * M):
     return env.make_file(name, size)
 
@@ -28,6 +55,7 @@ def in_a_loop_under_load(env):
     server, control, backing = serve(env, size=24 * M, cache_size=None, dirty_low=50)
     caches = [cache_file(env, "cache-a", 8 * M), cache_file(env, "cache-b", 12 * M)]
     load = Load(env, server, backing)
+    bystander = Bystander(env)
     end = time.monotonic() + pick(3, 8)
     rounds = 0
     while time.monotonic() < end or rounds < pick(3, 6):
@@ -44,7 +72,8 @@ def in_a_loop_under_load(env):
         rounds += 1
     content, requests, slowest = load.stop()
     assert requests > 100, requests
-    assert slowest < STALL_MAX_S, f"a request took {slowest:.2f} s"
+    bound = bystander.bound_s()
+    assert slowest < bound, f"a request took {slowest:.2f} s, more than {bound:.2f}"
     h = server.connect()
     h.flush()
     h.shutdown()
@@ -87,15 +116,16 @@ def nobody_is_held_for_long(env):
     caches = [cache_file(env, "cache-a", 24 * M), cache_file(env, "cache-b", 48 * M)]
     load = Load(env, server, backing, nr=1)
     fio = start_fio(server, "fio", pick(3, 60))
-    held = []
+    bystander = Bystander(env)
+    held, held_by_detach = [], 0
     while fio.poll() is None:
         job = control.do("attach", path=caches[len(held) % 2])
         held.append(job["held_ms"])
         time.sleep(env.rng.random() * 0.3)
-        job = control.do("detach")
-        assert job["held_ms"] < STALL_MAX_S * 1000, job
+        held_by_detach = max(held_by_detach, control.do("detach")["held_ms"])
         time.sleep(env.rng.random() * 0.1)
         load.check()
+    bound = bystander.bound_s()
     _, slowest = fio_result(server, fio)
     content, _, slowest_of_load = load.stop()
     server.stop()
@@ -103,7 +133,9 @@ def nobody_is_held_for_long(env):
     held.sort()
     assert len(held) >= pick(2, 20), held
     assert held[(len(held) - 1) * 19 // 20] <= HELD_MAX_MS, f"writers were held for so many ms: {held}"
-    assert max(slowest, slowest_of_load) < STALL_MAX_S, f"a request took {slowest:.2f} s, {slowest_of_load:.2f} s"
+    assert held_by_detach < bound * 1000, f"detaching held writers for {held_by_detach} ms, more than {bound:.2f} s"
+    assert max(slowest, slowest_of_load) < bound, \
+        f"a request took {slowest:.2f} s, {slowest_of_load:.2f} s, more than {bound:.2f}"
 
 
 @case()
