@@ -148,8 +148,7 @@ static int plain_flush(void *handle, uint32_t flags)
 	return 0;
 }
 
-static int plain_pwrite(void *handle, const void *buf, uint32_t count, uint64_t offset,
-			uint32_t flags)
+static int plain_pwrite(void *handle, const void *buf, uint32_t count, uint64_t offset, uint32_t flags)
 {
 	(void)buf;
 	(void)count;
