@@ -115,6 +115,16 @@ show_threads()
 		return
 	fi
 	grep . /sys/block/*/inflight /sys/kernel/debug/block/nbd*/hctx*/busy || true
+	# Who has not read what it was sent
+	modprobe -q unix_diag || true
+	ss -xn | awk 'NR == 1 || $3 > 0 || $4 > 0' || true
+	# Where the kernel's client is, and everybody who waits for a disk
+	for task in /proc/[0-9]*; do
+		if grep -q nbd "$task/comm" || grep -q '^State:.D' "$task/status"; then
+			echo "$task $(cat "$task/comm")"
+			cat "$task/stack"
+		fi 2>/dev/null || true
+	done
 	if command -v gdb >/dev/null; then
 		timeout 100 gdb -p "$pid" -batch -ex 'thread apply all bt 12' 2>/dev/null || true
 	else
