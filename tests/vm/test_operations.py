@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""docs/operations.md: all its commands, as they stand there."""
+"""docs/operations.md: all its commands, as they stand there. And those of the systemd units."""
 
 import os
 import re
 
-from harness import HERE, M, case
+import harness
+from harness import HERE, M, Skip, case
 
 
 def recipes(path):
@@ -39,3 +40,38 @@ def recipes_as_written(env):
             f.write(commands)
     disks = [env.disk("ssd", 64 * M), env.disk("new-ssd", 80 * M), env.disk("disk", 320 * M)]
     env.run("operations.sh", folder, disks=disks)
+
+
+def unit_settings(unit, key):
+    """As it is built, for the instance "main"; a key may be there several times."""
+    path = os.path.join(harness.BUILD, "systemd", unit)
+    if not os.path.exists(path):
+        raise Skip(f"{path} is not built")
+    with open(path, encoding="utf-8") as f:
+        text = f.read()
+    return [value.replace("%i", "main").replace("%t", "/run")
+            for value in re.findall(rf"^{key}=(.*)$", text, re.MULTILINE)]
+
+
+@case(long=True)
+def units_as_written(env):
+    """ExecStart and ExecStop of logcache@ and logcache-nbd@, in the order of the units."""
+    folder = env.path("units")
+    os.mkdir(folder)
+    helper = os.path.abspath(os.path.join(HERE, "../../systemd/logcache-nbd"))
+    for name, unit, keys in (("server", "logcache@.service", ("ExecStart",)),
+                             ("devices", "logcache-nbd@.service", ("ExecStart", "ExecStop"))):
+        with open(os.path.join(folder, f"{name}.Environment"), "w", encoding="utf-8") as f:
+            f.writelines(f"{word}\n" for line in unit_settings(unit, "Environment") for word in line.split())
+        for key in keys:
+            line, = unit_settings(unit, key)
+            with open(os.path.join(folder, f"{name}.{key}"), "w", encoding="utf-8") as f:
+                # It is not installed
+                f.write(re.sub(r"^\S*/logcache-nbd ", f"{helper} ", line) + "\n")
+    disk = "/dev/disk/by-id/virtio-"
+    with open(os.path.join(folder, "main.conf"), "w", encoding="utf-8") as f:
+        f.write(f'PLUGIN={os.path.join(harness.BUILD, "logcache.so")}\n'
+                f'PARAMETERS="cache={disk}ssd volume=a backing={disk}disk volume=b backing={disk}disk-2 on-exit=drain"\n'
+                'NBD="/dev/nbd0=a /dev/nbd1=b"\n')
+    disks = [env.disk("ssd", 64 * M), env.disk("disk", 320 * M), env.disk("disk-2", 320 * M)]
+    env.run("units.sh", folder, disks=disks)

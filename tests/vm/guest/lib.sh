@@ -115,6 +115,16 @@ show_threads()
 		return
 	fi
 	grep . /sys/block/*/inflight /sys/kernel/debug/block/nbd*/hctx*/busy || true
+	# Who has not read what it was sent
+	modprobe -q unix_diag || true
+	ss -xn | awk 'NR == 1 || $3 > 0 || $4 > 0' || true
+	# Where the kernel's client is, and everybody who waits for a disk
+	for task in /proc/[0-9]*; do
+		if grep -q nbd "$task/comm" || grep -q '^State:.D' "$task/status"; then
+			echo "$task $(cat "$task/comm")"
+			cat "$task/stack"
+		fi 2>/dev/null || true
+	done
 	if command -v gdb >/dev/null; then
 		timeout 100 gdb -p "$pid" -batch -ex 'thread apply all bt 12' 2>/dev/null || true
 	else
@@ -163,7 +173,7 @@ detached()
 	! [ -e "/sys/block/$1/pid" ]
 }
 
-# make_fs TYPE DEVICE; check_fs TYPE DEVICE
+# make_fs TYPE DEVICE: as users make them.
 make_fs()
 {
 	case $1 in
@@ -171,6 +181,18 @@ make_fs()
 	xfs) mkfs.xfs -q -f "$2" ;;
 	esac
 }
+
+# make_small_fs TYPE DEVICE: the same, but for the log of xfs, which mkfs fills with zeros and a mount searches. It is
+# 64 MiB otherwise, a lot for an emulated CPU. A smaller one comes round sooner, too.
+make_small_fs()
+{
+	case $1 in
+	ext4) make_fs ext4 "$2" ;;
+	xfs) mkfs.xfs -q -f --unsupported -l size=16m "$2" >/run/mkfs.log 2>&1 ;;
+	esac
+}
+
+# check_fs TYPE DEVICE
 
 check_fs()
 {

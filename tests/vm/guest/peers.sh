@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: BSD-3-Clause
 # The same workloads over logcache and the kernel's caches, on the same SSD and disk, one cache after the other.
-#	$1	MiB that are written at random
+#	$1	MiB that are written at random, all over the disk. Less than half of the SSD
 #	$2...	which caches
 # Records: "result CACHE WORKLOAD METRIC VALUE".
 PATIENCE=0 # the disk is slow on purpose
@@ -28,7 +28,7 @@ logcache_up()
 
 logcache_drain()
 {
-	ctl lc drain --wait >/dev/null
+	ctl lc drain --wait >/dev/null 2>&1
 }
 
 logcache_down()
@@ -93,8 +93,8 @@ dmcache_down()
 bcache_up()
 {
 	modprobe bcache
-	# Buckets of a size that gives even a small SSD enough of them
-	make-bcache --writeback -b 128k -w 4k -C $SSD -B $DISK >/dev/null
+	# Buckets of a size that gives even a small SSD enough of them: it wants more than 512
+	make-bcache --writeback -b 64k -w 4k -C $SSD -B $DISK >/dev/null
 	readlink -f $SSD >/sys/fs/bcache/register
 	readlink -f $DISK >/sys/fs/bcache/register
 	within 30 test -e /sys/block/bcache0/bcache/state
@@ -132,7 +132,7 @@ none_up()
 
 none_drain()
 {
-	:
+	blockdev --flushbufs $DISK
 }
 
 none_down()
@@ -142,13 +142,19 @@ none_down()
 
 # --- the workloads ---
 
+# random OPTION...: fio with random 4 KiB blocks of the whole disk. The same seed: the same blocks.
+random()
+{
+	fio --name=random --filename=$dev --direct=1 --ioengine=libaio --bs=4k --eta=never --output-format=json \
+		--output=/run/fio.json "$@"
+}
+
 # measure WORKLOAD read|write OPTION...: requests per second, and what 99 of 100 took at most
 measure()
 {
 	local name=$1 kind=$2
 	shift 2
-	fio --name="$name" --filename=$dev --direct=1 --ioengine=libaio --bs=4k --size="${size}M" --randseed=7 \
-		--eta=never --output-format=json --output=/run/fio.json "$@"
+	random --rw="rand$kind" "$@"
 	python3 - "$cache" "$name" "$kind" >&3 <<-'END'
 		import json, sys
 		cache, name, kind = sys.argv[1:]
@@ -165,12 +171,19 @@ for cache in "$@"; do
 	dd if=/dev/zero of=$DISK bs=64k count=1 conv=fsync 2>/dev/null
 	echo 3 >/proc/sys/vm/drop_caches
 	"${cache}_up"
-	[ $cache = none ] && limit=(--runtime=10) || limit=()
-	measure randwrite write --rw=randwrite --iodepth=16 "${limit[@]}"
-	measure fsync write --rw=randwrite --iodepth=1 --fdatasync=1 --number_ios=400 --runtime=10
-	measure randread read --rw=randread --iodepth=16 --runtime=8
-	began=$(date +%s%N)
+	# As many as there are, or as many as the disk alone does
+	[ $cache = none ] && limit=(--runtime=15) || limit=()
+	measure randwrite write --iodepth=16 --io_size="${size}M" --randseed=1 "${limit[@]}"
+	measure randread read --iodepth=16 --io_size="${size}M" --randseed=1 --runtime=8
+	measure fsync write --iodepth=1 --fdatasync=1 --io_size=2M --randseed=2 --runtime=10
 	"${cache}_drain"
-	say "result $cache drain seconds $((($(date +%s%N) - began) / 1000000))e-3"
+	step "drain"
+	began=$(date +%s%N)
+	random --rw=randwrite --iodepth=16 --io_size="${size}M" --randseed=3
+	"${cache}_drain"
+	took_ms=$((($(date +%s%N) - began) / 1000000))
+	say "result $cache drain per_second $((size * 256 * 1000 / took_ms))"
+	step "sustained"
+	measure sustained write --iodepth=16 --randseed=4 --time_based --ramp_time=15 --runtime=30
 	"${cache}_down"
 done

@@ -41,7 +41,7 @@ for fs in ext4 xfs; do
 	attach ${dev#/dev/} lc $fs
 	mkdir -p /mnt/$fs
 	if [ "$what" = format ]; then
-		make_fs $fs $dev
+		make_small_fs $fs $dev
 	else
 		step "$fs: journal replay, fsck, files"
 		mount $dev /mnt/$fs

@@ -15,7 +15,7 @@ errors_of()
 step "attached directly: an end with errors, and nothing durable is lost"
 start lc logcache cache=$SSD backing=$DISK
 attach nbd0 lc
-make_fs xfs /dev/nbd0
+make_small_fs xfs /dev/nbd0
 mkdir -p /mnt/xfs /mnt/ext4
 mount /dev/nbd0 /mnt/xfs
 "$WITNESS" work /mnt/xfs/files xfs 1 >/run/records 2>/run/witness.log &
