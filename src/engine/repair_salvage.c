@@ -130,6 +130,20 @@ static bool plausible(const struct repair *r, const struct lc_slot *s)
 	       lc_key_block(s->key) < (v->size_bytes + LC_BLOCK - 1) / LC_BLOCK;
 }
 
+/*
+ * Does a damaged header say that an opening cut it off? Its epoch may be what is damaged, and looks like an earlier one then:
+ * where that began has to agree.
+ */
+static bool was_cut_off(const struct repair *r, const struct lc_record_info *info)
+{
+	const struct lc_inspect *in = r->in;
+
+	for (u32 i = 0; i < in->nr_births; i++)
+		if (in->births[i].epoch == info->epoch && in->births[i].first == info->first)
+			return lc_inspect_void(in, info->epoch, info->seq);
+	return false;
+}
+
 int repair_name(struct repair *r, u64 id, u32 from, u32 to, u64 a, u64 b, u64 upto, u64 *nr)
 {
 	int err = 0;
@@ -148,7 +162,7 @@ int repair_name(struct repair *r, u64 id, u32 from, u32 to, u64 a, u64 b, u64 up
 		lc_record_guess(block, &info, r->entries);
 		/* So is a damaged one that names another segment and other records, or what an opening cut off. */
 		if ((info.segment_id != id && (info.seq < a || info.seq > b)) ||
-		    lc_inspect_void(r->in, info.epoch, info.seq))
+		    was_cut_off(r, &info))
 			continue;
 		for (u32 i = 0; i < LC_ENTRIES_MAX && k + 1 + i < to && !err; i++) {
 			if (!r->entries[i].key || !plausible(r, &r->entries[i]) || !agrees(r, k, i))

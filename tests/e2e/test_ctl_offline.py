@@ -18,7 +18,7 @@ from superblock import AT_EPOCH, BLOCK, SUPERBLOCK_OFFSETS, crc32c, patch, spoil
 
 # In the record header (docs/format.md).
 RECORD_MAGIC = b"lcrc"
-AT_SEGMENT, AT_SEQ = 32, 40
+AT_SEGMENT, AT_SEQ, AT_RECORD_EPOCH = 32, 40, 48
 
 
 def ctl(*args, status=0, says=()):
@@ -483,6 +483,30 @@ def repair_names_blocks(env):
             image.serve()
             assert read_or_error(image.handles[""], 1021) == b"m" * BLOCK
         image.stop()
+
+
+@case()
+def repair_names_blocks_whatever_is_damaged(env):
+    """A bit of the epoch is damaged, so that it looks like one that an opening cut off; it says when its epoch began."""
+    image = dirty_image(env, 3, segment="1M", size=8 * M)
+    image.stop()
+    image.serve()
+    image.write(1020, 2)
+    image.write(100)
+    image.stop()
+    _, first, at = image.records()[3]
+    assert first["position"] == 0 and first["epoch"] == 3
+    with open(image.cache, "r+b") as f:
+        f.seek(at + AT_RECORD_EPOCH)
+        f.write(b"\x01")
+    image.refused("damaged or missing")
+    ctl("repair", "--yes", image.cache,
+        says=("what is left of their headers names 2", "lost: volume .*, blocks 1020 to 1021\n"))
+    image.serve()
+    for block in (1020, 1021):
+        assert read_or_error(image.handles[""], block) is None, f"block {block} is an old version"
+    assert image.handles[""].pread(BLOCK, 100 * BLOCK) == image.new[""][100 * BLOCK:101 * BLOCK]
+    image.stop()
 
 
 @case()
