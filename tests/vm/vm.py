@@ -107,10 +107,11 @@ class Machine:
             "-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "qemu64,+rdrand",
             "-smp", str(cpus), "-m", str(memory_mib),
             "-kernel", self.kernel.image, "-initrd", initrd,
-            # A guest that gets no CPU time for a while is not stuck: no watchdogs but that for hung tasks.
+            # A guest that gets no CPU time for a while is not stuck: no watchdogs but that for hung tasks, and
+            # no looking whether the timer ticks.
             # The emulated CPUs share the host's TSC. Not trusting it, the kernel reads the time from a device.
-            "-append", "console=ttyS0 quiet panic=-1 mitigations=off init_on_alloc=0 tsc=reliable nowatchdog "
-                       f"rcupdate.rcu_cpu_stall_suppress=1 vm.start={start}",
+            "-append", "console=ttyS0 quiet panic=-1 mitigations=off init_on_alloc=0 tsc=reliable no_timer_check "
+                       f"nowatchdog rcupdate.rcu_cpu_stall_suppress=1 vm.start={start}",
             "-serial", "stdio",
             "-virtfs", "local,path=/,mount_tag=host,security_model=none,readonly=on,multidevs=remap",
             "-chardev", f"socket,id=port,fd={port.fileno()}", "-device", "virtio-serial-pci",
