@@ -47,7 +47,7 @@ struct lc_core {
 
 	struct lc_meta meta;	       /* guarded as meta.h says */
 	struct lc_latencies latencies; /* guarded by lock */
-	/* Guarded by lock: since when write-back fails (0: it does not), and how. */
+	/* Guarded by lock: since when write-back fails, and that holds the tail (0: it does not), and how. */
 	u64 stalled_since_ns;
 	int stall_error;
 	struct lc_pace pace; /* guarded by lock */

@@ -152,7 +152,7 @@ int repair_name(struct repair *r, u64 id, u32 from, u32 to, u64 a, u64 b, u64 up
 	for (u32 k = from; k < to; k++) {
 		const u8 *block = lc_inspect_block(r->in, k);
 		struct lc_record_info info;
-		bool any = false;
+		u32 nr_data = 0;
 
 		if (!block)
 			continue;
@@ -174,13 +174,12 @@ int repair_name(struct repair *r, u64 id, u32 from, u32 to, u64 a, u64 b, u64 up
 					     .id = id,
 					     .upto = upto,
 				     });
-			any = true;
+			nr_data = i + 1;
 			++*nr;
 		}
 		if (err)
 			return err;
-		if (any && info.nr_entries < to - k)
-			k += info.nr_entries; /* its data */
+		k += nr_data; /* not what the header says: that may be damaged, too */
 	}
 	return 0;
 }

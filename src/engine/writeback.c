@@ -263,6 +263,18 @@ static bool others_are_done(const struct lc_writeback *w, const struct lc_volume
 	       lc_now_ns() >= c->stalled_since_ns + c->settings.stall_timeout_ms * LC_NS_PER_MS;
 }
 
+/*
+ * Does nothing that has failed hold the tail any more, be it that it works again or that it was superseded? Then the
+ * failure is over: there is no reason for another attempt, which would show that, and writers have to wait for nothing. [lock]
+ */
+static void end_failure(struct lc_writeback *w)
+{
+	if (w->core->ring.tail_id < w->log->durable_id || LC_MUTANT(failure_outlasts_its_cause))
+		return;
+	w->core->stalled_since_ns = 0;
+	w->turn_error = 0;
+}
+
 /* A turn, if there is a reason for one; and the tail. False: nothing can be done now. [lock; released meanwhile] */
 static bool write_back(struct lc_writeback *w)
 {
@@ -307,6 +319,7 @@ static bool write_back(struct lc_writeback *w)
 		else if (w->turn_error && others_are_done(w, v, nr))
 			give_up(w, w->turn_error);
 	}
+	end_failure(w);
 	if (err || tail_err)
 		lc_log_space(w->log); /* writers may have waited long enough */
 	lc_cond_broadcast(&w->done);

@@ -18,7 +18,7 @@ from superblock import AT_EPOCH, BLOCK, SUPERBLOCK_OFFSETS, crc32c, patch, spoil
 
 # In the record header (docs/format.md).
 RECORD_MAGIC = b"lcrc"
-AT_SEGMENT, AT_SEQ, AT_RECORD_EPOCH = 32, 40, 48
+AT_SEGMENT, AT_SEQ, AT_RECORD_EPOCH, AT_NR_ENTRIES = 32, 40, 48, 76
 
 
 def ctl(*args, status=0, says=()):
@@ -506,6 +506,29 @@ def repair_names_blocks_whatever_is_damaged(env):
     for block in (1020, 1021):
         assert read_or_error(image.handles[""], block) is None, f"block {block} is an old version"
     assert image.handles[""].pread(BLOCK, 100 * BLOCK) == image.new[""][100 * BLOCK:101 * BLOCK]
+    image.stop()
+
+
+@case()
+def repair_names_blocks_behind_a_wrong_length(env):
+    """Two headers are damaged. The first one says that it has more blocks than there are up to the second, and beyond."""
+    image = dirty_image(env, 3, segment="1M", size=8 * M)
+    image.write(1010, 2)
+    image.write(1020)
+    image.write(100)
+    image.stop()
+    records = image.records()
+    for _, _, at in records[3:5]:
+        spoil(image.cache, at + AT_CRC)
+    with open(image.cache, "r+b") as f:
+        f.seek(records[3][2] + AT_NR_ENTRIES)
+        f.write(struct.pack("<I", 3))
+    ctl("repair", "--yes", image.cache,
+        says=("what is left of their headers names 3", "lost: volume .*, blocks 1010 to 1011\n",
+              "lost: volume .*, block 1020\n"))
+    image.serve()
+    for block in (1010, 1011, 1020):
+        assert read_or_error(image.handles[""], block) is None, f"block {block} is an old version"
     image.stop()
 
 

@@ -259,6 +259,46 @@ static void a_store_that_is_gone_does_not_hold_what_others_have_done(void **stat
 	must_close();
 }
 
+static atomic_bool slow_once;
+
+static int flush_slow_once(struct lc_store *s)
+{
+	if (atomic_exchange(&slow_once, false))
+		sleep_ms(1500);
+	return mem_flush(s);
+}
+
+/*
+ * The block that could not be written was written anew: what fails holds nothing any more, and there is no reason for another attempt.
+ * So nothing ended the failure, and the time after which writers get its error ran on. It was over when the log filled
+ * up long after the store worked again, before the first turn had ended: writers got an error for no reason.
+ */
+static void a_failure_that_holds_nothing_is_over(void **state)
+{
+	static struct lc_store_ops ops;
+
+	(void)state;
+	make(MIB + 32 * 32768, 32768, 1, 4 * MIB);
+	ops = *disks[0].store.ops;
+	ops.flush = flush_slow_once;
+	disks[0].store.ops = &ops;
+	settings.writeback = true;
+	must_open();
+	put(0, 0, 1, 1);
+	disks[0].write_error = -EIO;
+	assert_int_equal(lc_cache_drain(cache), -EIO);
+	put(0, 0, 1, 2);
+	must_become(stats().tail_id == 1);
+	disks[0].write_error = 0;
+	sleep_ms(settings.stall_timeout_ms + 100);
+	atomic_store(&slow_once, true);
+	for (u32 i = 0; i < 40; i++)
+		put(0, 1 + i * 7, 7, 3);
+	assert_false(atomic_load(&slow_once));
+	must_drain();
+	must_close();
+}
+
 #define T(n) LIFE_TEST(n)
 
 int main(void)
@@ -271,6 +311,7 @@ int main(void)
 		T(the_rate_is_that_of_writes_and_flushes),
 		T(who_slows_writers_has_something_to_write_back),
 		T(a_store_that_is_gone_does_not_hold_what_others_have_done),
+		T(a_failure_that_holds_nothing_is_over),
 	};
 
 	return cmocka_run_group_tests(tests, mem_quiet, NULL);
