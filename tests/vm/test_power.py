@@ -48,7 +48,7 @@ def cuts(env):
         machine = env.boot("power.sh", "go on" if life else "format", records, str(life),
                            *random_parameters(env.rng), disks=disks, cpus=cpus_of(life))
         for fs in FILE_SYSTEMS:
-            machine.wait_record(f"{fs} ready.*", 300)
+            machine.wait_record(f"{fs} ready.*", 900)
         # Records go on coming meanwhile
         env.work_for(machine, env.rng.uniform(1, 4))
         machine.kill()
