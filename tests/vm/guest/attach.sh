@@ -52,7 +52,7 @@ for fs in ext4 xfs; do
 		fail "fio: $(cat /run/fio.log)"
 	step "files"
 	cp -r "$tree" /mnt/$fs/tree
-	dd if=/dev/zero of=/mnt/$fs/large bs=1M count=48 conv=fsync 2>/dev/null
+	dd if=/dev/zero of=/mnt/$fs/large bs=1M count=80 conv=fsync 2>/dev/null
 	rm /mnt/$fs/large
 	step "fstrim, umount, fsck, mount"
 	sync
