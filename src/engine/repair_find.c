@@ -77,7 +77,10 @@ static int add_from_summary(struct repair *r, u64 id, size_t from)
 	return err;
 }
 
-/* As recover.c has it, epoch_fits(). */
+/*
+ * As epoch_fits() in recover.c, but for its exception: what an earlier repair has put in place of lost records says
+ * nothing about what was durable.
+ */
 static bool is_evidence(const struct repair *r, const struct lc_record_info *info)
 {
 	const struct lc_superblock *sb = &r->in->core.meta.sb;
