@@ -26,13 +26,9 @@ class Flushing(Workload):
             "logcache": self.start_logcache(m.sparse_file("backing", VOLUME)),
             # What the SSD itself can do: as many bytes as a record with one block has.
             LOOP: Path(m.written_file("scratch", 512 * MIB)),
-            PLAIN: Plain(m, m.written_file("plain", 512 * MIB)),
+            PLAIN: Plain(m, m.written_file("plain", VOLUME)),
             "file": NbdkitFile(m, m.written_file("volume", VOLUME)),
         }
-
-    @staticmethod
-    def volume(column):
-        return 512 * MIB if column == PLAIN else VOLUME
 
     def ssd_ratio(self, target, before):
         after = target.status()
@@ -48,7 +44,7 @@ class Flushing(Workload):
         if ours:
             target.drain()
             before = target.status()
-        result = load.nbd_load(self.machine, target, "write", size=self.volume(column),
+        result = load.nbd_load(self.machine, target, "write", size=VOLUME,
                                seconds=self.options.seconds, **how)
         if ours:
             result["ssd_ratio"] = self.ssd_ratio(target, before)
