@@ -142,6 +142,19 @@ case $1 in
 esac
 """
 
+# Reading $SILENT hangs until it was attached for the ${ATTEMPT}th time.
+DD = """#!/bin/sh
+case " $* " in
+*" if=$SILENT "*) [ "$(grep -c -e "^-unix .* $SILENT " "$STATE/calls")" -ge "$ATTEMPT" ] || exec /bin/sleep 9 ;;
+esac
+"""
+
+# Impatient.
+TIMEOUT = """#!/bin/sh
+shift
+exec /usr/bin/timeout 0.5 "$@"
+"""
+
 
 @case()
 def the_devices(env):
@@ -150,12 +163,13 @@ def the_devices(env):
     assert settings_of(text, "BindsTo") == settings_of(text, "After") == ["logcache@%i.service"]
     os.mkdir(env.path("bin"))
     os.mkdir(env.path("state"))
-    for name, content in (("nbd-client", NBD_CLIENT), ("modprobe", "#!/bin/sh\n")):
+    for name, content in (("nbd-client", NBD_CLIENT), ("modprobe", "#!/bin/sh\n"), ("dd", DD),
+                          ("timeout", TIMEOUT), ("sleep", "#!/bin/sh\n")):
         with open(env.path(f"bin/{name}"), "w", encoding="utf-8") as f:
             f.write(content)
         os.chmod(env.path(f"bin/{name}"), 0o755)
 
-    def run(key, expect=0, **more):
+    def run(key, expect=0, said=None, **more):
         """The calls of nbd-client but for questions, and what is attached then."""
         environment = environment_of(text, NBD="/dev/nbd0 '/dev/nbd1=vm 1' /dev/nbd2=x=y")
         command = expand(settings_of(text, key)[0], "main", "/run", environment)
@@ -165,7 +179,8 @@ def the_devices(env):
             env={**os.environ, **environment, "STATE": env.path("state"),
                  "PATH": env.path("bin") + ":" + os.environ["PATH"], **more})
         assert done.returncode == expect, done
-        assert ("logcache-nbd: " in done.stderr) == (expect != 0), done
+        assert ("logcache-nbd: " in done.stderr) == (expect != 0 or said is not None), done
+        assert not said or said in done.stderr, done
         calls = []
         if os.path.exists(env.path("state/calls")):
             with open(env.path("state/calls"), encoding="utf-8") as f:
@@ -183,6 +198,13 @@ def the_devices(env):
     assert run("ExecStop") == (["-d /dev/nbd1"], [])
     assert run("ExecStop") == ([], [])
     assert run("ExecStart", expect=1, BROKEN="/dev/nbd2") == (calls + ["-d /dev/nbd0", "-d /dev/nbd1"], [])
+    # A device that does not answer is attached again, but not for ever
+    again = ["-d /dev/nbd1", calls[1]]
+    assert run("ExecStart", said="/dev/nbd1 does not answer, attempt 2", SILENT="/dev/nbd1", ATTEMPT="3") == (
+        calls[:2] + 2 * again + calls[2:], ["nbd0", "nbd1", "nbd2"])
+    run("ExecStop")
+    assert run("ExecStart", expect=1, said="attempt 5", SILENT="/dev/nbd1", ATTEMPT="6") == (
+        calls[:2] + 4 * again + ["-d /dev/nbd1", "-d /dev/nbd0"], [])
     for wrong in ([], ["attach"], ["attach", "/run/s"], ["detach"], ["both", "a", "b"]):
         done = subprocess.run([HELPER, *wrong], capture_output=True, text=True, check=False)
         assert done.returncode == 1 and "usage" in done.stderr, (wrong, done)
