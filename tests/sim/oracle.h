@@ -61,17 +61,21 @@
  * make them lenient exactly as far as design.md allows.
  *
  * Writes that are not aligned to sectors go to a region of their own: oracle_bytes.h.
+ *
+ * The oracle is told right before and right after something is done. Flushes, openings, crashes, attaching and
+ * detaching are told to oracle_lives.h, which both oracles ask. What breaks a rule ends the history (sim_fail). The rooms,
+ * whose calls go down:
+ *
+ *	oracle.c	what it is told and asked, sector by sector
+ *	oracle_sector.c	the versions that each sector may hold; is a read right? (private: oracle_sector.h)
+ *	oracle_lives.c	time, lives; what must have survived
  */
 #ifndef LOGCACHE_SIM_ORACLE_H
 #define LOGCACHE_SIM_ORACLE_H
 
-#include "logcache/types.h"
+#include "oracle_lives.h"
 
-#define ORACLE_VOLUMES_MAX 4u
 #define ORACLE_SECTORS_MAX 8192u /* per volume */
-#define ORACLE_LIVES_MAX 32u
-#define ORACLE_NEVER UINT32_MAX
-#define ORACLE_ALL_VOLUMES UINT32_MAX
 
 /* Start a history. PRESET: the volumes hold version 0 of every sector, else zeros. */
 void oracle_begin(u64 seed, unsigned nr_volumes, const u32 *nr_sectors, bool preset);
@@ -88,7 +92,6 @@ void oracle_preset_sector(unsigned volume, u32 sector, u8 *buf);
 
 /* --- clients --- */
 
-u32 oracle_tick(void);
 /* A write begins: fill BUF (any alignment) with its sectors. Returns its version. */
 u32 oracle_write_submit(unsigned volume, u32 sector, u32 nr, bool fua, u8 *buf);
 /* The same for lc_zero and lc_trim, with the sectors that will be zeros. */
@@ -99,37 +102,8 @@ u32 oracle_read_submit(u8 *buf, u32 nr);
 void oracle_read_done(u32 ticket, unsigned volume, u32 sector, u32 nr, const u8 *buf, int error);
 /* Since the TICKET was taken (for no sectors) these were, at some moment, said to be a hole: zeros. */
 void oracle_hole_done(u32 ticket, unsigned volume, u32 sector, u32 nr);
-/*
- * Everything acknowledged before TICK on a volume (ORACLE_ALL_VOLUMES) is durable: a flush submitted at TICK
- * has succeeded, or a drain.
- */
-void oracle_durable(unsigned volume, u32 tick);
 
-/* --- lives --- */
-
-/* The cache has been opened: a new life, with a log or without. */
-void oracle_opened(bool log);
-/* Rule 8. Somebody asks to attach a cache; it has switched; that is done. */
-void oracle_attaching(void);
-void oracle_switched(void);
-void oracle_settled(void);
-/* Of the last life. */
-bool oracle_switch_seen(void);
-/* Somebody asks to detach it; that has ended, in vain or not. Returns the tick of the former. */
-u32 oracle_detaching(void);
-void oracle_detached(bool done);
-
-/* What the log makes of something that is submitted now, when it becomes durable. */
-struct oracle_promise {
-	u32 tick;   /* of all volumes, what was acknowledged before this is durable; 0: nothing */
-	bool loose; /* the stretch is not settled: only what was submitted in it */
-};
-struct oracle_promise oracle_promise(u32 tick);
-void oracle_kept(struct oracle_promise p);
-/* The life has ended without a clean close. */
-void oracle_crashed(void);
-/* Everything acknowledged is durable; nothing is in progress. */
-void oracle_closed(void);
+/* --- verification --- */
 
 /*
  * Verification of the whole image, before clients write: report what was read of each part, then
@@ -137,14 +111,6 @@ void oracle_closed(void);
  */
 void oracle_verify_read(unsigned volume, u32 sector, u32 nr, const u8 *buf, int error);
 void oracle_verify_judge(void);
-/* For the other oracle, which knows of operations that this one does not see. */
-u8 oracle_life(void);
-/* An operation submitted at TICK of LIFE survived a crash (I9). True if that tells something new. */
-bool oracle_visible(u8 life, u32 tick);
-/* Must this operation of LIFE be there, or have been replaced? */
-bool oracle_guaranteed(u8 life, unsigned volume, u32 submit, u32 ack);
-/* Did LIFE end with a log, so that there is one prefix of all? */
-bool oracle_has_log(u8 life);
 
 /* A backing store's image alone, while nothing is in progress: it must equal the volume. */
 void oracle_check_image(unsigned volume, u32 sector, u32 nr, const u8 *image, const char *what);

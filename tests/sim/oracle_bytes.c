@@ -4,8 +4,8 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "oracle.h"
 #include "oracle_bytes.h"
+#include "oracle_lives.h"
 #include "rt_sim.h"
 
 #define OPS_MAX 64u
