@@ -203,6 +203,9 @@ def the_devices(env):
     assert run("ExecStart", said="/dev/nbd1 does not answer, attempt 2", SILENT="/dev/nbd1", ATTEMPT="3") == (
         calls[:2] + 2 * again + calls[2:], ["nbd0", "nbd1", "nbd2"])
     run("ExecStop")
+    small = [call.replace("-b 4096", "-b 512") for call in calls]
+    assert run("ExecStart", NBD_BLOCK_SIZE="512")[0] == small
+    run("ExecStop")
     assert run("ExecStart", expect=1, said="attempt 5", SILENT="/dev/nbd1", ATTEMPT="6") == (
         calls[:2] + 4 * again + ["-d /dev/nbd1", "-d /dev/nbd0"], [])
     for wrong in ([], ["attach"], ["attach", "/run/s"], ["detach"], ["both", "a", "b"]):

@@ -8,7 +8,7 @@ recipes=$1
 
 # As if it were installed
 cp "${LOGCACHE%/*}/nbdkit-logcache-plugin.so" "$(nbdkit --dump-config | sed -n 's/^plugindir=//p')"
-cp "$LOGCACHECTL" /usr/local/bin
+cp "$LOGCACHECTL" "$VM_GUEST/../../../systemd/logcache-nbd" /usr/local/bin
 cd /dev/disk/by-id
 ln -s virtio-ssd SSD
 ln -s virtio-new-ssd NEW-SSD
