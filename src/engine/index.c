@@ -84,29 +84,29 @@ static u64 next(const struct lc_index *ix, u64 bucket)
 	return bucket + 1 == ix->nr_buckets ? 0 : bucket + 1;
 }
 
-u64 lc_index_bucket(const struct lc_index *ix, u8 volume, u64 block)
+struct lc_bucket lc_index_bucket(const struct lc_index *ix, u8 volume, u64 block)
 {
 	u64 place = lc_place(volume, block), h = hash(place);
-	u64 b = home(ix, h);
-	u32 mine = tag(ix, h);
+	struct lc_bucket b = {.nr = home(ix, h), .tag = tag(ix, h)};
+	u32 content;
 
-	while (ix->buckets[b] && ((ix->buckets[b] & ~ix->slot_mask) != mine ||
-				  place_of(ix, lc_index_at(ix, b)) != place))
-		b = next(ix, b);
+	while ((content = ix->buckets[b.nr]) && ((content & ~ix->slot_mask) != b.tag ||
+						 place_of(ix, content & ix->slot_mask) != place))
+		b.nr = next(ix, b.nr);
 	return b;
 }
 
-void lc_index_put(struct lc_index *ix, u64 bucket, u32 slot)
+void lc_index_put(struct lc_index *ix, struct lc_bucket bucket, u32 slot)
 {
-	u64 place = place_of(ix, slot);
+	u32 *content = &ix->buckets[bucket.nr];
 
-	if (ix->buckets[bucket]) {
-		assert(place_of(ix, lc_index_at(ix, bucket)) == place);
+	if (*content) {
+		assert(place_of(ix, *content & ix->slot_mask) == place_of(ix, slot));
 	} else {
 		assert(ix->nr_entries + 1 < ix->nr_buckets);
 		ix->nr_entries++;
 	}
-	ix->buckets[bucket] = tag(ix, hash(place)) | slot;
+	*content = bucket.tag | slot;
 }
 
 /* Attaching a cache may change what is read here at the same time: then the hint is of no use, and does no harm. */
@@ -123,7 +123,7 @@ __attribute__((no_sanitize("thread"))) void lc_index_prefetch(const struct lc_in
 void lc_index_remove(struct lc_index *ix, u32 slot)
 {
 	u64 place = place_of(ix, slot);
-	u64 gap = lc_index_bucket(ix, lc_place_volume(place), lc_place_block(place));
+	u64 gap = lc_index_bucket(ix, lc_place_volume(place), lc_place_block(place)).nr;
 
 	assert(lc_index_at(ix, gap) == slot);
 

@@ -45,23 +45,26 @@ static inline struct lc_slot *lc_index_slot(const struct lc_index *ix, u32 slot)
 	return &ix->slots[slot - ix->base];
 }
 
-/*
- * Where the entry of a block is; if it has none (lc_index_at says 0), where it would go. Valid until the index is
- * changed by anything but lc_index_put into this very bucket.
- */
-u64 lc_index_bucket(const struct lc_index *ix, u8 volume, u64 block);
-/* The slot in a bucket, or 0. */
-static inline u32 lc_index_at(const struct lc_index *ix, u64 bucket)
+/* Where the entry of a block is or, if it has none, would go; and what is put there beside the slot. */
+struct lc_bucket {
+	u64 nr;
+	u32 tag;
+};
+
+/* Valid until the index is changed by anything but lc_index_put into this very bucket. */
+struct lc_bucket lc_index_bucket(const struct lc_index *ix, u8 volume, u64 block);
+/* The slot in bucket NR, or 0. */
+static inline u32 lc_index_at(const struct lc_index *ix, u64 nr)
 {
-	return ix->buckets[bucket] & ix->slot_mask;
+	return ix->buckets[nr] & ix->slot_mask;
 }
 /* Enter SLOT, whose key is set, into the bucket of its block, instead of the slot that was there, if any. */
-void lc_index_put(struct lc_index *ix, u64 bucket, u32 slot);
+void lc_index_put(struct lc_index *ix, struct lc_bucket bucket, u32 slot);
 
 /* The slot that holds a block, or 0. */
 static inline u32 lc_index_find(const struct lc_index *ix, u8 volume, u64 block)
 {
-	return lc_index_at(ix, lc_index_bucket(ix, volume, block));
+	return lc_index_at(ix, lc_index_bucket(ix, volume, block).nr);
 }
 
 /*

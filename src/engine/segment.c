@@ -74,8 +74,9 @@ static void retire(struct lc_ring *r, u32 slot)
 static bool enter(struct lc_ring *r, struct lc_segment *seg, u32 slot, u32 *old)
 {
 	struct lc_slot *s = lc_index_slot(&r->index, slot);
-	u64 bucket = lc_index_bucket(&r->index, lc_key_volume(s->key), lc_key_block(s->key));
-	u32 present = lc_index_at(&r->index, bucket);
+	struct lc_bucket bucket = lc_index_bucket(&r->index, lc_key_volume(s->key),
+						  lc_key_block(s->key));
+	u32 present = lc_index_at(&r->index, bucket.nr);
 
 	*old = 0;
 	if (present && lc_slot_newer(r, present, slot) && !LC_MUTANT(last_publish_wins))
