@@ -316,7 +316,8 @@ static bool write_back(struct lc_writeback *w)
 			w->turn_error = err; /* the others come first */
 		else if (!w->sweep.nr_failing)
 			w->turn_error = 0;
-		else if (w->turn_error && others_are_done(w, v, nr))
+		/* Also after a turn that failed: stores that fail slowly are due again whenever one of them has. */
+		if (w->turn_error && others_are_done(w, v, nr))
 			give_up(w, w->turn_error);
 	}
 	end_failure(w);

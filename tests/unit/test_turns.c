@@ -87,6 +87,36 @@ static void a_block_in_the_open_segment_does_not_hide_a_failure(void **state)
 	must_close();
 }
 
+/*
+ * Both stores need longer to fail than they are left alone for: one of them was always due again when the other one's turn
+ * ended, so no turn was without an error, and only such a one told who drains. A drain (a detach, too) never ended.
+ */
+static void stores_that_take_turns_in_failing_do_not_hide_it(void **state)
+{
+	u64 end_ms;
+	bool in_time;
+	pthread_t t;
+
+	(void)state;
+	make(32 * MIB, 32768, 2, MIB);
+	must_open();
+	for (unsigned i = 0; i < 2; i++) {
+		disks[i].flush_error = -EIO;
+		disks[i].flush_ms = settings.retry_ms * 20; /* the longest pause is 16 times that */
+		put(i, 0, 1, 1);
+	}
+	t = begin_drain();
+	for (end_ms = now_ms() + 4000; !atomic_load(&drained) && now_ms() < end_ms;)
+		sleep_ms(5);
+	in_time = atomic_load(&drained);
+	disks[0].flush_error = disks[1].flush_error = 0;
+	pthread_join(t, NULL);
+	assert_true(in_time);
+	assert_int_equal(drain_result, -EIO);
+	must_drain();
+	must_close();
+}
+
 static void *writer(void *arg)
 {
 	(void)arg;
@@ -305,6 +335,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		T(a_block_in_the_open_segment_does_not_hide_a_failure),
+		T(stores_that_take_turns_in_failing_do_not_hide_it),
 		T(a_busy_volume_does_not_hide_a_failure),
 		T(a_retry_does_not_wait_for_turns_that_change_nothing),
 		T(a_turn_that_finds_nothing_does_not_hide_a_failure),
