@@ -94,6 +94,11 @@ struct lc_settings {
 	 * may have sent it again, and written something newer since.
 	 */
 	bool (*abandoned)(void);
+	/*
+	 * May be NULL: it has just come. Called by a request that changes something, when it begins, in its own thread, without
+	 * locks: since when (lc_now_ns) may it have been waiting for that, unread in a socket? That counts as well.
+	 */
+	u64 (*waits_since)(void);
 };
 
 #define LC_RETRY_GROWTH 16u

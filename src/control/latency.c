@@ -85,11 +85,6 @@ static struct shard *take_shard(void)
 	return s;
 }
 
-u64 latency_begin(void)
-{
-	return atomic_load_explicit(&on, memory_order_relaxed) ? lc_now_ns() : 0;
-}
-
 static u64 get(const u64 *counter)
 {
 	return __atomic_load_n(counter, __ATOMIC_RELAXED);
@@ -101,20 +96,18 @@ static void add(u64 *counter, u64 n)
 	__atomic_store_n(counter, get(counter) + n, __ATOMIC_RELAXED);
 }
 
-void latency_end(enum latency_kind kind, u64 began_ns)
+void latency_add(enum latency_kind kind, u64 ns)
 {
 	struct shard *s = mine;
 	struct lc_histogram *h;
-	u64 ns;
 
-	if (!began_ns || !atomic_load_explicit(&on, memory_order_relaxed))
+	if (!atomic_load_explicit(&on, memory_order_relaxed))
 		return;
 	if (!s || mine_generation != generation) {
 		s = take_shard();
 		if (!s)
 			return;
 	}
-	ns = lc_now_ns() - began_ns;
 	h = &s->histograms[kind];
 	add(&h->buckets[lc_histogram_bucket(ns)], 1);
 	add(&h->sum_ns, ns);

@@ -7,7 +7,7 @@
  * with what it has counted, to the next one that begins. So there are never more shards than there
  * were threads at a time, and nothing is ever merged or lost.
  *
- * Until latency_init() all this does nothing, and requests are not timed.
+ * Until latency_init() all this does nothing, and nothing is counted.
  */
 #ifndef LC_CONTROL_LATENCY_H
 #define LC_CONTROL_LATENCY_H
@@ -28,10 +28,8 @@ enum latency_kind {
 int latency_init(void);
 void latency_fini(void);
 
-/* The time at which a request begins; 0 if nobody wants to know. */
-u64 latency_begin(void);
-/* A request has ended that began at BEGAN_NS, from latency_begin(). Any thread. */
-void latency_end(enum latency_kind kind, u64 began_ns);
+/* A request has ended that took so long. Any thread. */
+void latency_add(enum latency_kind kind, u64 ns);
 
 /* Since the beginning, or the last reset; any thread. */
 void latency_read(enum latency_kind kind, struct lc_histogram *out);

@@ -60,4 +60,9 @@ struct lc_core {
  */
 int lc_core_still_wanted(struct lc_core *c, u64 since_ns);
 
+/*
+ * The same for a request that begins NOW, but may have been waiting for that: *SINCE_NS gets since when. Without the mutex.
+ */
+int lc_core_begin_change(struct lc_core *c, u64 now_ns, u64 *since_ns);
+
 #endif

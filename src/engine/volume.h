@@ -79,7 +79,8 @@ int lc_volume_read_cached(struct lc_volume *v, u64 block, void *buf, u8 *mask);
 
 /* One request of a client on its way into the log; all zeros at first. */
 struct lc_request {
-	u64 since_ns;	/* when it began */
+	u64 began_ns;	/* when it began, */
+	u64 since_ns;	/* and since when it may have been waiting: lc_core_still_wanted */
 	u64 newest_seq; /* the last record that it is in */
 	u64 attachment; /* of which SSD */
 	bool direct;	/* some of it went straight to the backing store */
@@ -93,6 +94,13 @@ static inline void lc_request_logged(struct lc_request *rq, const struct lc_core
 	if (seq > rq->newest_seq || rq->attachment != c->attachment)
 		rq->newest_seq = seq;
 	rq->attachment = c->attachment;
+}
+
+/* It begins. -ESHUTDOWN: its client went away while it lay unread. No lock held. */
+static inline int lc_request_begin(struct lc_request *rq, struct lc_core *c)
+{
+	rq->began_ns = lc_now_ns();
+	return lc_core_begin_change(c, rq->began_ns, &rq->since_ns);
 }
 
 /* Write data (BUF NULL: zeros). No lock held. */

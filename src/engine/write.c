@@ -254,7 +254,7 @@ static void pay(struct lc_volume *v, struct lc_request *rq)
 	struct lc_core *c = v->core;
 
 	lc_mutex_lock(&c->lock);
-	if (lc_now_ns() < rq->since_ns + c->settings.client_timeout_ms * LC_NS_PER_MS / 4)
+	if (lc_now_ns() < rq->began_ns + c->settings.client_timeout_ms * LC_NS_PER_MS / 4)
 		/* Nobody counts us: the log, and the ring, may go meanwhile. */
 		while (v->log && lc_pace_owes(c, rq->pay_ns))
 			lc_cond_wait(&c->pace.paid, &c->lock, rq->pay_ns);
@@ -345,13 +345,14 @@ int lc_volume_finish(struct lc_volume *v, const struct lc_request *rq, unsigned 
 
 int lc_write(struct lc_volume *v, const void *buf, u32 len_bytes, u64 offset_bytes, unsigned flags)
 {
-	struct lc_request rq;
+	struct lc_request rq = {0};
 	int err;
 
 	lc_volume_announce(v, offset_bytes / LC_BLOCK);
-	rq = (struct lc_request){.since_ns = lc_now_ns()};
 	assert(offset_bytes + len_bytes <= v->size_bytes && !(flags & ~LC_FUA));
-	err = lc_volume_write(v, &rq, buf, len_bytes, offset_bytes);
+	err = lc_request_begin(&rq, v->core);
+	if (!err)
+		err = lc_volume_write(v, &rq, buf, len_bytes, offset_bytes);
 	return err ? err : lc_volume_finish(v, &rq, flags);
 }
 

@@ -39,10 +39,10 @@ static bool is_fast(const struct lc_volume *v, bool trim)
 }
 
 /* Let write-back get ahead of a slow store that has much to zero. [lock; released meanwhile] */
-static void pace(struct lc_volume *v, struct lc_log *log, u64 since_ns)
+static void pace(struct lc_volume *v, struct lc_log *log, u64 began_ns)
 {
 	struct lc_core *c = v->core;
-	u64 end_ns = since_ns + c->settings.client_timeout_ms * LC_NS_PER_MS / 2;
+	u64 end_ns = began_ns + c->settings.client_timeout_ms * LC_NS_PER_MS / 2;
 
 	while (c->ring.zeros.blocks_of[v->id] > SLOW_PENDING_BLOCKS && lc_now_ns() < end_ns)
 		if (lc_log_wait_zeroed(log, end_ns))
@@ -78,7 +78,7 @@ static int zero_range(struct lc_volume *v, struct lc_request *rq, u64 block, u32
 		return err;
 	}
 	if (!is_fast(v, trim))
-		pace(v, log, rq->since_ns);
+		pace(v, log, rq->began_ns);
 	lc_range_enter_first(&v->ranges, &range);
 	err = lc_core_still_wanted(c, rq->since_ns);
 	while (!err && !lc_log_reserve_zero(log, v->id, block, nr, trim, &chunk))
@@ -139,7 +139,7 @@ static void count(struct lc_volume *v, u64 *requests, u64 *bytes, u64 len_bytes)
 int lc_zero(struct lc_volume *v, u64 len_bytes, u64 offset_bytes, unsigned flags)
 {
 	struct lc_stats *stats = &v->core->stats;
-	struct lc_request rq = {.counted = true, .since_ns = lc_now_ns()};
+	struct lc_request rq = {.counted = true};
 	bool trim = flags & LC_MAY_TRIM && v->backing->can_punch;
 	u64 end_bytes = offset_bytes + len_bytes, first, end;
 	int err;
@@ -147,6 +147,9 @@ int lc_zero(struct lc_volume *v, u64 len_bytes, u64 offset_bytes, unsigned flags
 	assert(end_bytes <= v->size_bytes && !(flags & ~(LC_FUA | LC_MAY_TRIM | LC_FAST_ONLY)));
 	if (flags & LC_FAST_ONLY && !is_fast(v, trim))
 		return -EOPNOTSUPP;
+	err = lc_request_begin(&rq, v->core);
+	if (err)
+		return err;
 	count(v, &stats->zeros, &stats->zero_bytes, len_bytes);
 	lc_whole_blocks(len_bytes, offset_bytes, &first, &end);
 	if (end < first + (trim ? 1 : ENTRY_MIN_BLOCKS)) {
@@ -166,13 +169,16 @@ int lc_zero(struct lc_volume *v, u64 len_bytes, u64 offset_bytes, unsigned flags
 int lc_trim(struct lc_volume *v, u64 len_bytes, u64 offset_bytes, unsigned flags)
 {
 	struct lc_stats *stats = &v->core->stats;
-	struct lc_request rq = {.counted = true, .since_ns = lc_now_ns()};
+	struct lc_request rq = {.counted = true};
 	u64 first, end;
 	int err;
 
 	assert(offset_bytes + len_bytes <= v->size_bytes && !(flags & ~LC_FUA));
 	if (!v->backing->can_punch)
 		return 0;
+	err = lc_request_begin(&rq, v->core);
+	if (err)
+		return err;
 	count(v, &stats->trims, &stats->trim_bytes, len_bytes);
 	lc_whole_blocks(len_bytes, offset_bytes, &first, &end);
 	err = zero_blocks(v, &rq, first, end, true, true);

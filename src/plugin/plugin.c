@@ -78,6 +78,7 @@ static void plugin_load(void)
 	requests_init();
 	params_init(&params);
 	params.settings.abandoned = client_is_gone;
+	params.settings.waits_since = request_waits_since;
 }
 
 /* Also after a start that failed, and after --dump-plugin, which never comes to get_ready. */

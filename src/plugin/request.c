@@ -39,6 +39,39 @@ static struct {
 static u64 leave_ns; /* when the next request whose client went away may end */
 static struct lc_mutex lock;
 
+/*
+ * Since when can the request that a thread has read have been waiting? If the thread had to wait for it, longer than it takes
+ * to send an answer, then it has just come. Otherwise it may have lain in the socket while the thread was busy with
+ * those that had been sent before it. But no more than AHEAD_MAX of these are ever on their way at a time (the kernel's
+ * client has 128 on each connection): when the thread began one that lies further back, this one had not been sent.
+ */
+#define AHEAD_MAX 256u
+#define IDLE_NS (10 * LC_NS_PER_MS)
+
+static __thread struct {
+	u64 since_ns; /* the present request was not sent before this; */
+	u64 next_ns;  /* the one that comes NR requests later not before this */
+	u32 nr;
+	u64 ended_ns; /* when the last one ended */
+} mine;
+
+static void note_begin(u64 now_ns)
+{
+	if (now_ns >= mine.ended_ns + IDLE_NS) {
+		mine.since_ns = mine.next_ns = now_ns;
+		mine.nr = AHEAD_MAX;
+	} else if (!--mine.nr) {
+		mine.since_ns = mine.next_ns;
+		mine.next_ns = now_ns;
+		mine.nr = AHEAD_MAX;
+	}
+}
+
+u64 request_waits_since(void)
+{
+	return mine.since_ns;
+}
+
 void requests_init(void)
 {
 	lc_mutex_init(&lock);
@@ -67,13 +100,16 @@ void requests_fini(void)
 struct request request_begin(enum request_kind kind, const void *volume, u32 len_bytes,
 			     u64 offset_bytes, u32 flags)
 {
+	u64 now_ns = lc_now_ns();
+
+	note_begin(now_ns);
 	return (struct request){
 		.kind = kind,
 		.volume = volume,
 		.len_bytes = len_bytes,
 		.offset_bytes = offset_bytes,
 		.flags = flags,
-		.start_ns = logcache_debug_requests ? lc_now_ns() : latency_begin(),
+		.start_ns = now_ns,
 	};
 }
 
@@ -120,7 +156,7 @@ static const char *range_text(char text[RANGE_TEXT_BYTES], const struct request 
 
 static void show(const struct request *r, int rc)
 {
-	u64 us = (lc_now_ns() - r->start_ns) / 1000;
+	u64 us = (mine.ended_ns - r->start_ns) / 1000;
 	char range[RANGE_TEXT_BYTES];
 
 	nbdkit_debug("%s %s%s%s%s: %s, %" PRIu64 " us", kinds[r->kind], range_text(range, r),
@@ -158,7 +194,8 @@ int request_end(const struct request *r, int rc)
 	bool known;
 	u64 untold;
 
-	latency_end(latency_kinds[r->kind], r->start_ns);
+	mine.ended_ns = lc_now_ns();
+	latency_add(latency_kinds[r->kind], mine.ended_ns - r->start_ns);
 	if (logcache_debug_requests)
 		show(r, rc);
 	if (rc >= 0)
@@ -175,8 +212,10 @@ int request_end(const struct request *r, int rc)
 		tell_number(r->kind, untold);
 		nbdkit_error("%s %s failed: %s", kinds[r->kind], range_text(range, r), reason(rc));
 	}
-	if (rc == -ESHUTDOWN)
+	if (rc == -ESHUTDOWN) {
 		leave_in_turn();
+		mine.ended_ns = lc_now_ns();
+	}
 	/*
 	 * The protocol knows few error numbers, and nbdkit turns the rest into EINVAL, which blames
 	 * the client.

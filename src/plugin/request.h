@@ -8,6 +8,11 @@
  *
  * With -D logcache.requests=1 (and -v) every request is shown with its result and its time.
  *
+ * A request may have lain in its connection's socket before it began, for as long as all threads of the connection were busy: no
+ * thread reads ahead. If that is longer than its client's patience, the client has sent it again on another connection,
+ * and may have written something newer since. So each thread knows since when its request may have been
+ * waiting, and the engine counts that as well (waits_since of logcache.h).
+ *
  * Threads: any. The lock in here is taken for failures alone.
  */
 #ifndef LC_PLUGIN_REQUEST_H
@@ -32,8 +37,8 @@ struct request {
 	const struct served_volume *volume;
 	u64 offset_bytes;
 	u32 len_bytes;
-	u32 flags;    /* nbdkit's */
-	u64 start_ns; /* 0: nobody wants to know */
+	u32 flags; /* nbdkit's */
+	u64 start_ns;
 };
 
 /* When the plugin is loaded and unloaded. */
@@ -43,9 +48,12 @@ void requests_fini(void);
 /* After the last request: the number of failures that was not told yet. */
 void requests_tell_rest(void);
 
-/* Begin a request: the debug flag decides whether its time is taken. */
+/* Begin a request, in the thread that will end it. */
 struct request request_begin(enum request_kind kind, const void *volume, u32 len_bytes,
 			     u64 offset_bytes, u32 flags);
+
+/* lc_settings.waits_since, for the request that this thread has begun. */
+u64 request_waits_since(void);
 
 /*
  * RC is what the engine returned for it. Returns what its callback has to return: 0, or -1 with the error set

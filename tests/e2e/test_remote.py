@@ -2,10 +2,13 @@
 """NBD servers as backing stores: what can be one, what is refused, and what happens when a server dies, hangs, changes,
 or goes on with what it had got from a connection that is lost."""
 
+import errno
 import os
 import re
 import shutil
 import signal
+import socket
+import struct
 import subprocess
 import time
 
@@ -515,4 +518,66 @@ def flush_hears_of_a_restart(env):
     remote.restart()
     h.flush()
     h.shutdown()
+    server.stop()
+
+
+class RawClient:
+    """A client that can do what libnbd does not: give up a connection with requests in it that nobody has read yet."""
+
+    WRITE, READ = 1, 0
+
+    def __init__(self, path):
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.settimeout(30)
+        self.socket.connect(path)
+        self._get(18)
+        self.socket.sendall(struct.pack(">IQII", 3, 0x49484156454F5054, 1, 0))  # the default export, without padding
+        self._get(10)
+
+    def _get(self, nr):
+        data = b""
+        while len(data) < nr:
+            more = self.socket.recv(nr - len(data))
+            assert more, "the server has closed the connection"
+            data += more
+        return data
+
+    def send(self, kind, offset, nr, data=b""):
+        self.socket.sendall(struct.pack(">IHHQQI", 0x25609513, 0, kind, 0, offset, nr) + data)
+
+    def answer(self, nr=0, want=0):
+        magic, error, _ = struct.unpack(">IIQ", self._get(16))
+        assert (magic, error) == (0x67446698, want), error
+        return self._get(nr)
+
+    def give_up(self):
+        """As with a connection over TCP: the server can hear of it, and what it still sends is taken."""
+        self.socket.shutdown(socket.SHUT_WR)
+
+
+@case()
+def a_write_that_nobody_had_read(env):
+    """All threads of a connection wait for a read of a server that hangs, and a write lies behind that in the socket. The
+    client gives up, as the kernel's does: sends the write again on another connection, and then something newer.
+    What lies in the socket must not be executed when the server goes on."""
+    remote = Remote(env, nbdkit("memory", "16M"))
+    server = env.serve(("--threads", "1"), cache=env.path("ssd"), cache_size=16 * M, client_timeout=1,
+                       backing=remote.uri, backing_fence=0)
+    first, second = RawClient(server.socket), RawClient(server.socket)
+    remote.freeze()
+    first.send(RawClient.READ, 1 * M, 4096)
+    time.sleep(0.2)
+    first.send(RawClient.WRITE, 20480, 4096, b"1" * 4096)
+    time.sleep(1.2)
+    first.give_up()
+    for data in (b"1", b"2"):
+        second.send(RawClient.WRITE, 20480, 4096, data * 4096)
+        second.answer()
+    remote.thaw()
+    first.answer(4096)
+    first.answer(want=errno.ESHUTDOWN)
+    second.send(RawClient.READ, 20480, 4096)
+    assert second.answer(4096) == b"2" * 4096
+    assert "client went away" in server.log(), server.log()
+    second.give_up()
     server.stop()

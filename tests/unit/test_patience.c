@@ -197,6 +197,60 @@ static void who_waits_behind_another_request_is_asked_too(void **state)
 	must_close();
 }
 
+static u64 long_ago(void)
+{
+	return lc_now_ns() - 2 * LC_NS_PER_S;
+}
+
+static int trim_range(void)
+{
+	return lc_trim(volume(0), 50 * LC_BLOCK, 300 * LC_BLOCK, 0);
+}
+
+/*
+ * It lay unread in its socket, because all threads of its connection were busy, until its client had given it up. That was not
+ * counted: it was executed at once, over what the client had written since. What changes nothing need not ask.
+ */
+static void a_request_may_be_late_before_it_begins(void **state)
+{
+	static int (*const changes[])(void) = {write_whole, write_part, zero_range, trim_range};
+
+	(void)state;
+	settings.waits_since = long_ago;
+	memset(block_22, 0x22, sizeof block_22);
+	make(8 * MIB, 32768, 1, 4 * MIB);
+	must_open();
+	for (u32 i = 0; i < sizeof changes / sizeof *changes; i++)
+		assert_int_equal(changes[i](), 0);
+	put(0, 100, 250, 0x11);
+	atomic_store(&gone, true);
+	for (u32 i = 0; i < sizeof changes / sizeof *changes; i++)
+		assert_int_equal(changes[i](), -ESHUTDOWN);
+	assert_reads(0, 100, 250, 0x11);
+	flush();
+	must_close();
+}
+
+/* It waited for a part of the time before it began, and for the rest of it afterwards. */
+static void what_it_waited_before_it_began_counts(void **state)
+{
+	u64 before_ms;
+
+	(void)state;
+	settings.client_timeout_ms = 2500;
+	settings.waits_since = long_ago;
+	atomic_store(&gone, true);
+	make_full();
+	before_ms = now_ms();
+	begin(whole);
+	sleep_ms(300);
+	assert_false(is_done(whole));
+	must_end(whole, -ESHUTDOWN); /* long before the time that it itself has waited */
+	assert_in_range(now_ms() - before_ms, 450, 2000);
+	heal();
+	must_close();
+}
+
 /* --- readers first --- */
 
 static atomic_bool reading;
@@ -409,6 +463,8 @@ int main(void)
 		T(a_client_may_go_later),
 		T(nobody_is_asked_before_the_time),
 		T(who_waits_behind_another_request_is_asked_too),
+		T(a_request_may_be_late_before_it_begins),
+		T(what_it_waited_before_it_began_counts),
 		T(write_back_gives_way_to_readers),
 		T(write_back_does_not_give_way_at_100_percent),
 		T(reads_from_the_cache_do_not_count),
