@@ -397,7 +397,7 @@ static int void_volumes(struct lc_cache *c)
 		struct lc_volume *v = &c->volumes[i];
 
 		meta->volumes[v->id].unverified = false;
-		v->touched = ~0ull;
+		v->sampled = true;
 		c->rewrite[lc_volume_page(v->id)] = true;
 	}
 	lc_mutex_unlock(&c->core.lock);

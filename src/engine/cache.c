@@ -200,6 +200,7 @@ static void forget_ssd(struct lc_cache *c)
 	for (unsigned i = 0; c->volumes && i < c->nr_volumes; i++) {
 		c->volumes[i].id = 0;
 		c->volumes[i].touched = 0;
+		c->volumes[i].sampled = false;
 		c->volumes[i].failing = false;
 		c->volumes[i].failures = 0;
 		c->volumes[i].retry_ns = c->volumes[i].swept = 0;

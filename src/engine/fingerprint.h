@@ -3,8 +3,8 @@
  * fingerprint.h - is this the backing store that the cache knows, with what the cache left on it?
  *
  * The fingerprint of a store is its size and the crcs of LC_NR_SAMPLES blocks spread over it, the first and
- * the last among them. Write-back refreshes the samples that it touches before the tail moves, so whatever
- * differs and is not explained by an entry above the tail was written by somebody else.
+ * the last among them. Write-back takes the samples that it touched anew after the flush of each turn, and they are durable before
+ * the tail moves, so whatever differs and is not explained by an entry above the tail was written by somebody else.
  *
  * Pure functions and synchronous reads of the backing store; no locks.
  */

@@ -8,6 +8,8 @@
 #include <assert.h>
 #include <string.h>
 
+#include "fingerprint.h"
+
 /* Look-ups in one critical section. */
 #define SLICE 16u
 
@@ -188,10 +190,45 @@ bool lc_sweep_stopped(struct lc_sweep *sw)
 	return stop;
 }
 
+/*
+ * Take the samples of the fingerprint anew that were written to: while the store works, and before anything turns clean. What was
+ * touched by a turn that failed is explained by an entry above the tail, or by the list of lost blocks. So the tail
+ * never has to wait for a store that has nothing to do any more. The belt is empty: its memory is free.
+ */
+static int take_samples(struct lc_sweep *sw)
+{
+	struct lc_core *c = sw->core;
+	struct lc_volume *v = sw->v;
+	struct lc_volume_entry *entry = &c->meta.volumes[v->id];
+	u32 samples[LC_NR_SAMPLES];
+	u64 which;
+	int err;
+
+	lc_mutex_lock(&c->lock);
+	which = v->touched;
+	lc_mutex_unlock(&c->lock);
+	if (!which)
+		return 0;
+	err = lc_samples_read(v->backing, v->size_bytes, which, sw->memory, samples);
+	if (err)
+		return err;
+	lc_mutex_lock(&c->lock);
+	for (unsigned i = 0; i < LC_NR_SAMPLES; i++)
+		if (which & 1ull << i)
+			entry->samples[i] = samples[i];
+	v->touched &= ~which;
+	v->sampled = true;
+	lc_mutex_unlock(&c->lock);
+	return 0;
+}
+
 bool lc_sweep_flush(struct lc_sweep *sw)
 {
 	int err = LC_MUTANT(no_backing_flush) ? 0 : lc_store_flush(sw->v->backing);
 
+	assert(sw->oldest == sw->next_build);
+	if (!err)
+		err = take_samples(sw);
 	if (err)
 		lc_sweep_backing_failed(sw, err);
 	else

@@ -159,7 +159,7 @@ void lc_sweep_zero(struct lc_sweep *sw);
 
 /* The backing store of the turn's volume said so. */
 void lc_sweep_backing_failed(struct lc_sweep *sw, int err);
-/* Flush it; false: that failed. */
+/* Flush it, and take samples of it; false: that failed. The belt is empty. */
 bool lc_sweep_flush(struct lc_sweep *sw);
 /* Wait while clients' reads keep it busy. */
 void lc_sweep_give_way(struct lc_sweep *sw);

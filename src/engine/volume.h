@@ -45,7 +45,12 @@ struct lc_volume {
 	int flush_error; /* a flush of the backing store failed that no client asked for: the next one shall know */
 	struct lc_ranges ranges;
 	struct lc_busy reads;
-	u64 touched; /* samples of the fingerprint that write-back wrote to (bit i: sample i) */
+	/*
+	 * Samples of the fingerprint that something was written to on the backing store since they were taken (bit i: sample i):
+	 * by write-back, which takes them anew after the flush of each turn; or straight, while a cache is being attached.
+	 */
+	u64 touched;
+	bool sampled; /* the table has others by now than its page on the SSD */
 	/* Write-back's. */
 	u64 swept;	  /* the elevator's position: places up to here are done in this round */
 	u64 round_blocks; /* its round ends at the latest when so many more are written */

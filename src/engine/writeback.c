@@ -7,67 +7,31 @@
 #include <assert.h>
 #include <string.h>
 
-#include "fingerprint.h"
-
 /* Segments looked at in one critical section. */
 #define SLICE 512u
 
 /* --- the tail (I3) --- */
 
-/*
- * Samples of the fingerprint that were written to, and are to be refreshed before the tail moves. Not those whose block is dirty: an
- * entry above the tail explains whatever the store has there, and a store that fails, and cannot be read, must not keep the
- * tail from passing what others have written back. [lock]
- */
-static u64 samples_due(const struct lc_core *c, const struct lc_volume *v)
-{
-	const struct lc_index *ix = &c->ring.index;
-	u64 which = v->touched;
-
-	for (unsigned i = 0; i < LC_NR_SAMPLES; i++) {
-		u32 slot = which & 1ull << i ?
-				   lc_index_find(ix, v->id, lc_sample_block(v->size_bytes, i)) :
-				   0;
-
-		if (slot && lc_index_slot(ix, slot)->key & LC_SLOT_DIRTY)
-			which &= ~(1ull << i);
-	}
-	return which;
-}
-
-/* Refresh them. */
-static int refresh_fingerprint(struct lc_writeback *w, struct lc_volume *v)
+/* The samples that the turns of a volume have taken anew: durable before the tail moves. */
+static int write_fingerprint(struct lc_writeback *w, struct lc_volume *v)
 {
 	struct lc_core *c = w->core;
-	struct lc_volume_entry *entry = &c->meta.volumes[v->id];
-	u32 samples[LC_NR_SAMPLES];
-	void *scratch;
-	u64 which;
+	bool changed;
 	int err;
 
 	lc_mutex_lock(&c->lock);
-	which = samples_due(c, v);
-	memcpy(samples, entry->samples, sizeof samples);
+	changed = v->sampled;
+	v->sampled = false; /* what is taken from now on comes next time */
 	lc_mutex_unlock(&c->lock);
-	if (!which)
+	if (!changed)
 		return 0;
-	scratch = lc_scratch_get(c);
-	if (!scratch)
-		return -ENOMEM;
-	err = lc_samples_read(v->backing, v->size_bytes, which, scratch, samples);
-	lc_scratch_put(c, scratch);
-	if (err)
-		return err;
-	lc_mutex_lock(&c->lock);
-	memcpy(entry->samples, samples, sizeof samples);
-	lc_mutex_unlock(&c->lock);
 	err = lc_meta_write(&c->meta, &c->lock, lc_volume_page(v->id), lc_log_flusher(w->log));
-	if (err)
-		return err;
+	if (!err)
+		return 0;
 	lc_mutex_lock(&c->lock);
-	v->touched &= ~which;
+	v->sampled = true;
 	lc_mutex_unlock(&c->lock);
-	return 0;
+	return err;
 }
 
 /* What the superblock's new tail relies on: durable before it. */
@@ -77,7 +41,7 @@ static int write_companions(struct lc_writeback *w)
 	int err;
 
 	for (u32 id = 1; id <= LC_VOLUMES_MAX; id++) {
-		err = w->volumes[id] ? refresh_fingerprint(w, w->volumes[id]) : 0;
+		err = w->volumes[id] ? write_fingerprint(w, w->volumes[id]) : 0;
 		if (err)
 			return err;
 	}

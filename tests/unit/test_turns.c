@@ -289,6 +289,30 @@ static void a_store_that_is_gone_does_not_hold_what_others_have_done(void **stat
 	must_close();
 }
 
+/*
+ * The same for a block that was written and flushed, and so is clean, before its store went away; what held the tail then was the
+ * other volume's. The store that is gone has nothing to do any more.
+ */
+static void a_store_that_is_gone_after_its_turn_does_not_hold_the_others(void **state)
+{
+	(void)state;
+	make(4 * MIB, 32768, 2, MIB);
+	settings.writeback = true;
+	settings.dirty_low_percent = 0;
+	settings.idle_ms = 20;
+	must_open();
+	disks[1].write_error = -EIO;
+	put(1, 0, 3, 1);
+	put(0, 0, 4, 2);
+	flush();
+	must_become(disks[0].flushes > 0 && stats().dirty_blocks == 3);
+	disks[0].write_error = disks[0].read_error = -EIO;
+	disks[1].write_error = 0;
+	must_become(stats().tail_id == 1);
+	disks[0].write_error = disks[0].read_error = 0;
+	must_close();
+}
+
 static atomic_bool slow_once;
 
 static int flush_slow_once(struct lc_store *s)
@@ -342,6 +366,7 @@ int main(void)
 		T(the_rate_is_that_of_writes_and_flushes),
 		T(who_slows_writers_has_something_to_write_back),
 		T(a_store_that_is_gone_does_not_hold_what_others_have_done),
+		T(a_store_that_is_gone_after_its_turn_does_not_hold_the_others),
 		T(a_failure_that_holds_nothing_is_over),
 	};
 
