@@ -33,13 +33,23 @@ static int write_zeros(struct lc_sweep *sw, u64 len_bytes, u64 offset_bytes)
 	return 0;
 }
 
+/* A step of so many bytes took so long: how fast the store is decides how much may be pending. Small ones say little. */
+static void note_rate(struct lc_sweep *sw, u64 step_bytes, u64 took_ns)
+{
+	if (step_bytes < SLOW_ZERO_STEP_BYTES)
+		return;
+	lc_mutex_lock(&sw->core->lock);
+	sw->v->zero_rate = step_bytes / LC_BLOCK * LC_NS_PER_S / (took_ns + 1);
+	lc_mutex_unlock(&sw->core->lock);
+}
+
 /* Zero one range, in steps. A short block at the end of the volume is never part of one. */
 static int zero_range(struct lc_sweep *sw, const struct lc_zero *e)
 {
 	struct lc_store *s = sw->v->backing;
 	u64 at = lc_place_block(e->place) * LC_BLOCK, end = at + (u64)e->nr * LC_BLOCK;
 	bool punch = e->trim && s->can_punch;
-	u64 step = punch || s->can_zero ? ZERO_STEP_BYTES : SLOW_ZERO_STEP_BYTES;
+	u64 step = punch || s->can_zero ? ZERO_STEP_BYTES : SLOW_ZERO_STEP_BYTES, began_ns;
 	int err = 0;
 
 	if (end > sw->v->size_bytes)
@@ -50,8 +60,11 @@ static int zero_range(struct lc_sweep *sw, const struct lc_zero *e)
 		lc_sweep_give_way(sw);
 		if (step > end - at)
 			step = end - at;
+		began_ns = lc_now_ns();
 		if (lc_store_zero(s, step, at, punch))
 			err = write_zeros(sw, step, at);
+		if (!err)
+			note_rate(sw, step, lc_now_ns() - began_ns);
 	}
 	return err;
 }

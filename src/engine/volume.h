@@ -54,10 +54,11 @@ struct lc_volume {
 	/* Write-back's. */
 	u64 swept;	  /* the elevator's position: places up to here are done in this round */
 	u64 round_blocks; /* its round ends at the latest when so many more are written */
-	bool failing;	  /* the backing store, when write-back last tried */
-	u32 failures;	  /* in a row */
-	u64 retry_ns;	  /* until then it is left alone */
-	bool continued;	  /* this cache served it last, and was closed in good order */
+	u64 zero_rate;	/* blocks a second that the backing store zeroed lately; 0: not seen yet */
+	bool failing;	/* the backing store, when write-back last tried */
+	u32 failures;	/* in a row */
+	u64 retry_ns;	/* until then it is left alone */
+	bool continued; /* this cache served it last, and was closed in good order */
 };
 
 /* BLOCK will be looked up soon. Without the mutex: lc_index_prefetch says why that does no harm. */

@@ -17,10 +17,12 @@
 /* Blocks looked up in one critical section. */
 #define DROP_SLICE 64u
 /*
- * What may be pending for a store that zeroes no faster than it writes. A request that finds more waits for write-back,
- * though at most for half of its client's patience.
+ * What may be pending: a GiB, or as much as the store zeroes in half a second. A request that finds more waits for write-back, though
+ * at most for half of its client's patience. What a store says of itself is not enough: a disk that zeroes without
+ * being sent the zeros may need as long as for writes; and while write-back is at it, the tail stands still.
  */
-#define SLOW_PENDING_BLOCKS ((1ull << 30) / LC_BLOCK)
+#define PENDING_BLOCKS ((1ull << 30) / LC_BLOCK)
+#define PENDING_MS 500u
 
 bool lc_volume_can_trim(const struct lc_volume *v)
 {
@@ -38,13 +40,21 @@ static bool is_fast(const struct lc_volume *v, bool trim)
 	return v->backing->can_zero || (trim && v->backing->can_punch);
 }
 
-/* Let write-back get ahead of a slow store that has much to zero. [lock; released meanwhile] */
+/* [lock] */
+static bool much_is_pending(const struct lc_volume *v)
+{
+	u64 blocks = v->core->ring.zeros.blocks_of[v->id];
+
+	return blocks > PENDING_BLOCKS && blocks > v->zero_rate * PENDING_MS / 1000;
+}
+
+/* Let write-back get ahead of a store that has much to zero. [lock; released meanwhile] */
 static void pace(struct lc_volume *v, struct lc_log *log, u64 began_ns)
 {
 	struct lc_core *c = v->core;
 	u64 end_ns = began_ns + c->settings.client_timeout_ms * LC_NS_PER_MS / 2;
 
-	while (c->ring.zeros.blocks_of[v->id] > SLOW_PENDING_BLOCKS && lc_now_ns() < end_ns)
+	while (much_is_pending(v) && lc_now_ns() < end_ns)
 		if (lc_log_wait_zeroed(log, end_ns))
 			break;
 }
@@ -77,8 +87,7 @@ static int zero_range(struct lc_volume *v, struct lc_request *rq, u64 block, u32
 		lc_mutex_unlock(&c->lock);
 		return err;
 	}
-	if (!is_fast(v, trim))
-		pace(v, log, rq->began_ns);
+	pace(v, log, rq->began_ns);
 	lc_range_enter_first(&v->ranges, &range);
 	err = lc_core_still_wanted(c, rq->since_ns);
 	while (!err && !lc_log_reserve_zero(log, v->id, block, nr, trim, &chunk))

@@ -453,6 +453,52 @@ static void a_hanging_disk_does_not_hold_buffers(void **state)
 	assert_on_disk(0, 469, 1, 0x22);
 }
 
+/* A store that says that it zeroes quickly, and does not: 256 MiB take 60 ms. It remembers nothing. */
+static int lame_zero(struct lc_store *s, u64 len_bytes, u64 offset_bytes, bool punch)
+{
+	(void)s;
+	(void)offset_bytes;
+	(void)punch;
+	sleep_ms(len_bytes * 60 >> 28);
+	return 0;
+}
+
+/*
+ * A disk that zeroes by itself, but no faster than it writes (WRITE SAME), or a server that fills in for one: believed to be quick, it got
+ * all that clients had zeroed or trimmed to do in one turn, during which nobody else's blocks were written back, and the tail stood
+ * still: for hours, if that was a disk of some TiB. Writers waited, and heard nothing, as nothing failed.
+ */
+static void a_store_that_only_claims_to_zero_quickly_holds_up_nobody(void **state)
+{
+	static struct lc_store_ops ops;
+	const u64 large = 16ull << 30;
+	u64 slowest_ms = 0;
+
+	(void)state;
+	settings.abandoned = NULL;
+	settings.client_timeout_ms = 60000;
+	make(MIB + 32 * 32768, 32768, 2, 4 * MIB);
+	mem_close(&disk->store);
+	mem_open(disk, "/dev/slow0", large); /* sparse */
+	ops = *disk->store.ops;
+	ops.zero = lame_zero;
+	disk->store.ops = &ops;
+	settings.writeback = true;
+	must_open();
+	for (u64 at = 0; at < large; at += 256 * MIB)
+		assert_int_equal(lc_trim(volume(0), 256 * MIB, at, 0), 0);
+	for (u32 i = 0; i < 300; i++) {
+		u64 began_ms = now_ms(), ms;
+
+		put(1, i * 7 % 200, 7, 0x33);
+		ms = now_ms() - began_ms;
+		slowest_ms = ms > slowest_ms ? ms : slowest_ms;
+	}
+	assert_in_range(slowest_ms, 0, 1700); /* not the 3800 that all of it takes */
+	must_drain();
+	must_close();
+}
+
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, life_teardown)
 
 int main(void)
@@ -472,6 +518,7 @@ int main(void)
 		T(a_drain_does_not_give_way),
 		T(closing_does_not_wait_for_the_sweep),
 		T(a_hanging_disk_does_not_hold_buffers),
+		T(a_store_that_only_claims_to_zero_quickly_holds_up_nobody),
 	};
 
 	return cmocka_run_group_tests(tests, mem_quiet, NULL);
