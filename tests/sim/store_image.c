@@ -206,7 +206,7 @@ int image_draw_fault(const struct sim_io *io)
 	if (io->op == LC_IO_READ && in_bad_range(s, io))
 		fails = true;
 	fails |= sim_now() >= s->faults.gone_ns && sim_now() < s->faults.back_ns;
-	s->nr_faults += fails;
+	s->nr_read_faults += fails && io->op == LC_IO_READ && !io->zero;
 	return fails ? -EIO : 0;
 }
 
@@ -344,7 +344,7 @@ void store_sim_rot(struct store_sim *s, u64 offset_bytes, u32 len_bytes)
 		s->media[offset_bytes + x] ^= flip;
 		s->touched[(offset_bytes + x) / LC_BLOCK] = 1;
 	}
-	s->nr_faults++;
+	s->nr_read_faults++;
 	sim_trace("%s: rot, %u bytes at %llu", s->store.name, len_bytes,
 		  (unsigned long long)offset_bytes);
 }
@@ -355,7 +355,7 @@ void store_sim_bad_range(struct store_sim *s, u64 offset_bytes, u64 len_bytes)
 		return;
 	s->bad[s->nr_bad].offset_bytes = offset_bytes;
 	s->bad[s->nr_bad++].len_bytes = len_bytes;
-	s->nr_faults++;
+	s->nr_read_faults++;
 }
 
 /* --- the end of a life --- */

@@ -113,7 +113,8 @@ struct store_sim {
 		u64 offset_bytes, len_bytes;
 	} bad[SIM_BAD_RANGES_MAX]; /* unreadable places, until written */
 	u32 nr_bad;
-	u64 nr_reads, nr_written, nr_flushes, nr_zeroed, nr_faults, nr_haunted;
+	u64 nr_reads, nr_written, nr_flushes, nr_zeroed, nr_haunted;
+	u64 nr_read_faults; /* reads that failed, blocks that rotted, places that cannot be read */
 	u64 nr_together,
 		nr_together_failed; /* calls of lc_store_read_many; with an error and not only errors */
 };

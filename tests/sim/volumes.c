@@ -173,8 +173,14 @@ void volumes_refused(struct history *h)
 	unsigned v = sim_below(h->nr_volumes), w = (v + 1) % h->nr_volumes, i;
 	u64 place;
 
-	if (h->damaged || (oracle_image_suffices(v, h->backing[v].now) &&
-			   bytes_suffice(v, h->backing[v].now + bytes_offset(v))))
+	/*
+	 * What the cache must hold it may know to be lost, and have nothing dirty: then it serves a volume that was changed, without
+	 * its clean blocks (bind.c).
+	 */
+	if (h->damaged || h->ssd->sim.nr_read_faults)
+		return;
+	if (oracle_image_suffices(v, h->backing[v].now) &&
+	    bytes_suffice(v, h->backing[v].now + bytes_offset(v)))
 		return;
 	h->nr_served = h->nr_volumes;
 	for (i = 0; i < h->nr_volumes; i++)
