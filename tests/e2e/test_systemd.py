@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The units: what systemd thinks of them, and the command lines in them, run as they stand there."""
 
+import glob
 import os
 import re
 import shlex
@@ -34,15 +35,19 @@ def settings_of(text, key):
     return re.findall(rf"^{key}=(.*)$", text, re.MULTILINE)
 
 
+def with_helper(text):
+    """It is not installed yet."""
+    return re.sub(r"^(Exec\w+=\+?)\S*/logcache-nbd ", rf"\g<1>{os.path.abspath(HELPER)} ", text, flags=re.MULTILINE)
+
+
 @case()
 def verify(env):
     """systemd has nothing to say about the two, put together."""
     if not shutil.which("systemd-analyze"):
         raise Skip("systemd-analyze is not installed")
     for name in UNITS:
-        # The helper is not installed yet.
-        text = re.sub(r"=\S*/logcache-nbd ", f"={os.path.abspath(HELPER)} ", unit(name))
-        assert "@" not in "".join(settings_of(text, "Exec\\w+")).replace("logcache@", "")
+        text = with_helper(unit(name))
+        assert not re.search(r"@\w+@", text), f"{name} is not configured"
         with open(env.path(name.replace("@", "@main")), "w", encoding="utf-8") as f:
             f.write(text)
     done = subprocess.run(
@@ -208,6 +213,154 @@ def the_devices(env):
     run("ExecStop")
     assert run("ExecStart", expect=1, said="attempt 5", SILENT="/dev/nbd1", ATTEMPT="6") == (
         calls[:2] + 4 * again + ["-d /dev/nbd1", "-d /dev/nbd0"], [])
-    for wrong in ([], ["attach"], ["attach", "/run/s"], ["detach"], ["both", "a", "b"]):
+    for wrong in ([], ["attach"], ["attach", "/run/s"], ["detach"], ["abandon"], ["both", "a", "b"]):
         done = subprocess.run([HELPER, *wrong], capture_output=True, text=True, check=False)
         assert done.returncode == 1 and "usage" in done.stderr, (wrong, done)
+
+
+# Tells what it does to $CALLS, and whether the server lives.
+TELLING_CLIENT = """#!/bin/sh
+device=${3##*/}
+[ "$1" = -unix ] || device=${2##*/}
+if kill -0 "$(cat "$STATE/pid")" 2>/dev/null; then server=alive; else server=dead; fi
+case $1 in
+-unix) echo "attach $device, $server" >>"$CALLS"; touch "$STATE/$device" ;;
+-d) echo "detach $device, $server" >>"$CALLS"; rm "$STATE/$device" ;;
+-c) [ -e "$STATE/$device" ] ;;
+esac
+"""
+
+# A umount waits for the requests that were under way when the server died, and those for the end of the device.
+UMOUNT = """#!/bin/sh
+until kill -0 "$(cat "$STATE/pid")" 2>/dev/null || [ ! -e "$STATE/nbd0" ]; do
+    sleep 0.1
+done
+echo umount >>"$CALLS"
+"""
+
+# What a line in fstab with x-systemd.requires= becomes, as far as the order is concerned.
+MOUNT_UNIT = """[Unit]
+Requires=logcache-nbd@main.service
+After=logcache-nbd@main.service
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=/bin/sh -c 'echo mount >>$CALLS'
+ExecStop={folder}/bin/umount
+Environment=CALLS={folder}/calls STATE={folder}/state
+"""
+
+# systemd's user instance is the whole service manager. It starts where the system was booted with systemd, so it gets a /run of
+# its own, which says so. And it takes possession of the control group that it starts in, with all processes there: so that is
+# one with nobody else in it, or nothing is started.
+UNDER_SYSTEMD = """
+groups=0
+while IFS=: read -r _ kind path; do
+    top=/sys/fs/cgroup
+    case $kind in
+    "") [ -e $top/cgroup.controllers ] || top=$top/unified ;;
+    name=systemd) top=$top/systemd ;;
+    *) continue ;;
+    esac
+    [ -d "$top" ] || continue
+    mkdir "$top$path/$GROUP" && echo $$ >"$top$path/$GROUP/cgroup.procs" || exit 77
+    groups=$((groups + 1))
+done </proc/self/cgroup
+[ $groups -gt 0 ] || exit 77
+mount -t tmpfs tmpfs /run && mkdir -p /run/systemd/system /run/user/0 && chmod 700 /run/user/0 || exit 77
+export XDG_RUNTIME_DIR=/run/user/0 XDG_CONFIG_HOME="$FOLDER/config" HOME="$FOLDER"
+/lib/systemd/systemd --user >"$FOLDER/manager.log" 2>&1 &
+manager=$!
+end()
+{
+    kill $manager
+    wait $manager || true
+}
+trap end EXIT
+# until_ COMMAND...: it succeeds, within a minute
+until_()
+{
+    for try in $(seq 600); do
+        ! "$@" 2>/dev/null || return 0
+        sleep 0.1
+    done
+    return 1
+}
+sc() { systemctl --user --quiet "$@"; }
+none_is() { ! sc is-active logcache-nbd@main && ! sc is-active data; }
+until_ sc list-units >/dev/null || exit 77
+set -e
+echo start >>"$CALLS"
+(sleep 2; truncate -s 8M "$LATE") &
+sc start data
+echo stop >>"$CALLS"
+sc stop logcache@main
+none_is
+sc start data
+first=$(cat "$STATE/pid")
+echo kill >>"$CALLS"
+kill -9 "$first"
+other() { [ "$(cat "$STATE/pid")" != "$first" ] && sc is-active logcache@main; }
+until_ other
+until_ none_is
+echo restart >>"$CALLS"
+sc restart data
+sc stop logcache@main
+"""
+
+
+def remove_group(name):
+    """Below our own, in each hierarchy of control groups; who was in it has ended."""
+    with open("/proc/self/cgroup", encoding="ascii") as f:
+        paths = {line.rstrip("\n").split(":", 2)[2] for line in f}
+    for top in ["/sys/fs/cgroup", *glob.glob("/sys/fs/cgroup/*/")]:
+        for path in paths:
+            for folder, _, _ in os.walk(f"{top}/{path}/{name}", topdown=False):
+                os.rmdir(folder)
+
+
+@case()
+def the_order(env):
+    """The units under systemd: what comes before what, also when the server dies, and when its disk comes late."""
+    need_root()
+    if not os.path.exists("/lib/systemd/systemd") or not shutil.which("unshare"):
+        raise Skip("systemd or unshare is not installed")
+    calls, late = env.path("calls"), f"/dev/shm/logcache-test-{os.getpid()}"
+    for folder in ("bin", "state", "config/systemd/user"):
+        os.makedirs(env.path(folder))
+    for name, content in (("nbd-client", TELLING_CLIENT), ("umount", UMOUNT), ("modprobe", "#!/bin/sh\n"), ("dd", "#!/bin/sh\n"),
+                          # Whom the helper asks is the user's instance here
+                          ("systemctl", '#!/bin/sh\nexec /usr/bin/systemctl --user "$@"\n')):
+        with open(env.path(f"bin/{name}"), "w", encoding="utf-8") as f:
+            f.write(content)
+        os.chmod(env.path(f"bin/{name}"), 0o755)
+    with open(env.path("main.conf"), "w", encoding="utf-8") as f:
+        f.write(f'PLUGIN={harness.MODULE}\nOPTIONS="-P {env.path("state/pid")}"\nNBD=/dev/nbd0\n'
+                f'PARAMETERS="cache={env.path("cache")} cache-size=8M backing={late}"\n'
+                f'STATE={env.path("state")}\nCALLS={calls}\nPATH={env.path("bin")}:{os.environ["PATH"]}\n')
+    # All that is about order and restarts; what a user's instance may not do is about something else.
+    keys = ("Type|Timeout\\w+|Environment\\w*|Exec\\w+|RuntimeDirectory\\w*|Restart\\w*|RemainAfterExit|KillMode|"
+            "BindsTo|After|StartLimit\\w+")
+    for name in UNITS:
+        text = with_helper(unit(name)).replace("/etc/logcache/%i.conf", env.path("%i.conf")).replace("--swap", "")
+        with open(env.path(f"config/systemd/user/{name}"), "w", encoding="utf-8") as f:
+            f.writelines(line + "\n" for line in text.splitlines() if re.match(rf"\[|({keys})=", line))
+    with open(env.path("config/systemd/user/data.service"), "w", encoding="utf-8") as f:
+        f.write(MOUNT_UNIT.format(folder=env.folder))
+    env.at_end(lambda: os.path.exists(late) and os.unlink(late))
+    group = f"logcache-test-{os.getpid()}"
+    env.at_end(lambda: remove_group(group))
+    done = subprocess.run(
+        ["unshare", "--mount", "timeout", "120", "bash", "-c", UNDER_SYSTEMD], capture_output=True, text=True, check=False,
+        env={**os.environ, "FOLDER": env.folder, "CALLS": calls, "STATE": env.path("state"), "LATE": late,
+             "GROUP": group})
+    if done.returncode in (1, 77) and not os.path.exists(calls):
+        raise Skip(f"no systemd in a namespace of its own: {done.stderr.strip()}")
+    with open(calls, encoding="utf-8") as f:
+        seen = f.read().splitlines()
+    assert done.returncode == 0, (done, seen)
+    assert seen == [
+        "start", "attach nbd0, alive", "mount",
+        "stop", "umount", "detach nbd0, alive", "attach nbd0, alive", "mount",
+        "kill", "detach nbd0, dead", "umount",
+        "restart", "attach nbd0, alive", "mount", "umount", "detach nbd0, alive"], seen
