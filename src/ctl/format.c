@@ -133,7 +133,7 @@ static int open_or_create(const struct request *rq, struct lc_store **ssd, bool 
 			return rc;
 		*created = true;
 	}
-	return lc_file_open(rq->path, LC_FILE_CACHE, ssd, err);
+	return lc_file_open(rq->path, 0, ssd, err);
 }
 
 static int format(const struct request *rq, struct lc_store *ssd, struct lc_error *err)
@@ -141,6 +141,8 @@ static int format(const struct request *rq, struct lc_store *ssd, struct lc_erro
 	char text[SIZE_TEXT_BYTES], segment[SIZE_TEXT_BYTES];
 	int rc = decide(rq, ssd, err);
 
+	if (!rc)
+		lc_file_warn_cache(ssd);
 	if (!rc)
 		rc = lc_cache_format(ssd, &rq->options, err);
 	if (!rc)

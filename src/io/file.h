@@ -23,14 +23,12 @@
 #include "logcache/store.h"
 #include "logcache/types.h"
 
-/* It will hold a cache: warn when the file is sparse or unwritten, because flushes suffer. */
-#define LC_FILE_CACHE 1u
 /*
  * Which kind of queue lc_queue_open() makes: neither flag, io_uring if there is any, else libaio, and
  * one line in the log that says why; one of them, that one, or an error. Never both.
  */
-#define LC_FILE_IO_URING 2u
-#define LC_FILE_IO_AIO 4u
+#define LC_FILE_IO_URING 1u
+#define LC_FILE_IO_AIO 2u
 
 /*
  * Open the regular file or block device at PATH for reading and writing, with O_DIRECT where its
@@ -49,11 +47,17 @@ int lc_file_open(const char *path, unsigned flags, struct lc_store **out, struct
  * a file whose extents are written flushes twice as fast as one that was merely allocated, and
  * cannot run out of space later. Takes as long as the disk needs, and logs its progress. On failure
  * no file is left, unless the process is killed meanwhile: then a file of the full size stays,
- * which works, and for which lc_file_open warns.
+ * which works, and of which lc_file_warn_cache warns.
  *
  * -ENOSPC (ERR says how much is missing), -EEXIST, -ENOENT (the folder), or what the system said.
  */
 int lc_file_create(const char *path, u64 size_bytes, struct lc_error *err);
+
+/*
+ * S, from lc_file_open, holds a cache, or will: warn, with the remedy, if it is a file that is sparse or was never written,
+ * because flushes suffer. The remedy removes the file: not before it is known that nothing else is in it.
+ */
+void lc_file_warn_cache(struct lc_store *s);
 
 /* Are these two stores the same file or device? False if either does not come from lc_file_open. */
 bool lc_file_same(const struct lc_store *a, const struct lc_store *b);

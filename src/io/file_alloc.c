@@ -71,8 +71,9 @@ static u64 unwritten_bytes(const struct lc_file *f)
 	return sum;
 }
 
-void lc_file_warn_unwritten(const struct lc_file *f)
+void lc_file_warn_cache(struct lc_store *s)
 {
+	const struct lc_file *f = lc_file_of(s);
 	struct stat st;
 	u64 have, unwritten;
 

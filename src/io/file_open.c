@@ -425,8 +425,6 @@ int lc_file_open(const char *path, unsigned flags, struct lc_store **out, struct
 		return rc;
 	}
 	lc_file_probe_space(f);
-	if (flags & LC_FILE_CACHE)
-		lc_file_warn_unwritten(f);
 	*out = &f->store;
 	return 0;
 }

@@ -96,11 +96,6 @@ void lc_file_read_many(struct lc_store *s, struct lc_io *ios, u32 nr);
  */
 int lc_file_reopen(const struct lc_file *f, int flags);
 
-/* --- file_alloc.c --- */
-
-/* Log a warning with the remedy if the file's blocks are missing or were never written. */
-void lc_file_warn_unwritten(const struct lc_file *f);
-
 /* --- file_space.c --- */
 
 /* Find out what zero() can do, and set can_zero and can_punch. The content is not touched. */

@@ -91,7 +91,7 @@ static int open_ssd(const struct params *p, struct lc_store **ssd, struct lc_err
 				       p->cache_path);
 		return 0;
 	}
-	rc = lc_file_open(p->cache_path, LC_FILE_CACHE | io_flags(p), ssd, err);
+	rc = lc_file_open(p->cache_path, io_flags(p), ssd, err);
 	if (rc < 0)
 		return rc;
 	if (p->cache_size_bytes && p->cache_size_bytes != (*ssd)->size_bytes) {
@@ -253,7 +253,7 @@ static int create(struct served *s, const struct params *p, struct lc_error *err
 
 	if (rc < 0)
 		return rc;
-	rc = lc_file_open(p->cache_path, LC_FILE_CACHE | io_flags(p), &s->ssd, err);
+	rc = lc_file_open(p->cache_path, io_flags(p), &s->ssd, err);
 	if (rc < 0)
 		unlink(p->cache_path); /* best effort: the reason for failing is another one */
 	return rc;
@@ -271,6 +271,8 @@ static int prepare_ssd(struct served *s, const struct params *p, bool *created, 
 	if (rc < 0)
 		return rc;
 	rc = decide(p, s->ssd, &found, err);
+	if (rc >= 0 && s->ssd)
+		lc_file_warn_cache(s->ssd);
 	if (rc <= 0)
 		return rc;
 	warn_of_loss(p, &found);

@@ -590,7 +590,7 @@ static struct lc_store *create(const char *dir, const char *name, u64 size_bytes
 	if (snprintf(path, path_bytes, "%s/stress-%ld-%s", dir, (long)getpid(), name) >=
 	    (int)path_bytes)
 		fail("--dir is too long");
-	if (lc_file_create(path, size_bytes, &err) || lc_file_open(path, LC_FILE_CACHE, &store, &err))
+	if (lc_file_create(path, size_bytes, &err) || lc_file_open(path, 0, &store, &err))
 		fail("%s", err.text);
 	return store;
 }

@@ -167,7 +167,7 @@ static int fall_back(void *arg)
 	if (!deny(r->nr, -1, 0, r->err))
 		return CHILD_SKIPS;
 	MUST(lc_file_open(path_of("a"), 0, &s, NULL) == 0);
-	MUST(lc_file_open(path_of("b"), LC_FILE_CACHE, &t, NULL) == 0);
+	MUST(lc_file_open(path_of("b"), 0, &t, NULL) == 0);
 	MUST(work(s, NULL) == 0);
 	MUST(work(t, NULL) == 0);
 	MUST(work(s, NULL) == 0);
@@ -384,7 +384,7 @@ static int work_as_nobody(void *arg)
 	for (unsigned i = 0; i < 3; i++) {
 		if (kinds[i] == LC_FILE_IO_URING && !have_uring())
 			continue;
-		MUST(lc_file_open(path, kinds[i] | LC_FILE_CACHE, &s, NULL) == 0);
+		MUST(lc_file_open(path, kinds[i], &s, NULL) == 0);
 		MUST(work(s, NULL) == 0);
 		/* Areas beyond the limit on locked memory. */
 		MUST(lc_queue_open(s, 8, &area, 1, &q, NULL) == 0);
