@@ -122,7 +122,8 @@ static int take(struct wish *w, struct lc_settings *s, const char *key, const js
 	if (strcmp(key, on_exit_key) == 0)
 		return take_on_exit(w, value, err);
 	if (!k)
-		return lc_fail(err, -EINVAL, "%s: there is no such setting", key);
+		return lc_fail(err, -EINVAL, "%s: there is no such setting: see logcachectl get",
+			       key);
 	if (json_is_null(value))
 		n = lc_setting_default(k);
 	else if (lc_setting_is_switch(k) && json_is_boolean(value))
@@ -157,7 +158,8 @@ static int check(struct control *c, struct wish *w, json_t *body, struct lc_erro
 	}
 	if (s.dirty_low_percent > s.dirty_high_percent)
 		return lc_fail(err, -EINVAL,
-			       "dirty-low (%" PRIu32 ") would be above dirty-high (%" PRIu32 ")",
+			       "dirty-low (%" PRIu32 ") would be above dirty-high (%" PRIu32
+			       "): give a smaller dirty-low, or a larger dirty-high as well",
 			       s.dirty_low_percent, s.dirty_high_percent);
 	if (w->persist && !lc_cache_has_ssd(c->config.cache))
 		return lc_fail(err, -ENODEV, "there is no cache to keep settings in");

@@ -37,8 +37,10 @@ static int take_lock(const char *path, struct lc_error *err)
 		int rc, fd = open(name, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
 
 		if (fd == -1)
-			return lc_fail(err, -errno, "control=%s: cannot create %s: %s", path, name,
-				       strerror(errno));
+			return lc_fail(err, -errno,
+				       "control=%s: cannot create %s: %s; give a path in a folder that "
+				       "exists and where the server may write",
+				       path, name, strerror(errno));
 		if (flock(fd, LOCK_EX | LOCK_NB) == -1) {
 			rc = errno == EWOULDBLOCK ?
 				     lc_fail(err, -EADDRINUSE,

@@ -116,7 +116,7 @@ static int open_or_create(const struct request *rq, struct lc_store **ssd, bool 
 {
 	struct stat st;
 	u64 least = lc_cache_min_bytes(rq->options.segment_bytes);
-	char text[SIZE_TEXT_BYTES];
+	char text[SIZE_TEXT_BYTES], size[SIZE_TEXT_BYTES];
 	int rc;
 
 	if (stat(rq->path, &st) < 0 && errno == ENOENT) {
@@ -126,8 +126,13 @@ static int open_or_create(const struct request *rq, struct lc_store **ssd, bool 
 				       "create the file",
 				       rq->path);
 		if (rq->size_bytes < least)
-			return lc_fail(err, -ENOSPC, "'%s': too small: the least is %s", rq->path,
-				       size_text(text, least));
+			return lc_fail(err, -ENOSPC,
+				       "--size=%s is too small for '%s': the least is %s%s",
+				       size_text(size, rq->size_bytes), rq->path,
+				       size_text(text, least),
+				       rq->options.segment_bytes > LC_SEGMENT_MIN_BYTES ?
+					       ", or less with a smaller --segment-size" :
+					       "");
 		rc = lc_file_create(rq->path, rq->size_bytes, err);
 		if (rc < 0)
 			return rc;

@@ -128,7 +128,7 @@ static int show_settings(const json_t *answer, const char *key)
 			return CTL_OK;
 		}
 	}
-	return key ? fail("%s: there is no such setting", key) : CTL_OK;
+	return key ? fail("%s: there is no such setting: see logcachectl get", key) : CTL_OK;
 }
 
 int command_get(int argc, char **argv)

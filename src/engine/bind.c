@@ -87,12 +87,12 @@ static int check_backing(struct lc_cache *c, struct lc_volume_entry *e, struct l
 	if (backing->size_bytes < e->size_bytes)
 		return lc_fail(err, -EBUSY,
 			       "%s: has %llu bytes, but had %llu when the cache %s last served it as volume "
-			       "%s: give the right backing store, or restore its size%s",
+			       "%s: give the right backing store, or restore its size; logcachectl forget lets the "
+			       "cache forget the volume%s",
 			       backing->name, (unsigned long long)backing->size_bytes,
 			       (unsigned long long)e->size_bytes, c->core.ssd->name,
 			       lc_volume_shown(e->name),
-			       dirty ? "; the cache holds data that was not written back to it yet" :
-				       "");
+			       dirty ? ", and the data for it that was not written back yet" : "");
 	if (e->unverified)
 		return 0; /* the cache was attached or detached: there is nothing to compare */
 	scratch = lc_alloc(LC_BLOCK);
@@ -101,7 +101,8 @@ static int check_backing(struct lc_cache *c, struct lc_volume_entry *e, struct l
 	ret = lc_samples_read(backing, e->size_bytes, compare, scratch, samples);
 	lc_free(scratch, LC_BLOCK);
 	if (ret)
-		return lc_fail(err, ret, "%s: cannot be read: %s", backing->name, strerror(-ret));
+		return lc_fail(err, ret, "%s: cannot be read: %s; check it, and the kernel's log",
+			       backing->name, strerror(-ret));
 	for (unsigned i = 0; i < LC_NR_SAMPLES; i++)
 		if (compare & 1ull << i && samples[i] != e->samples[i])
 			same = false;
@@ -119,7 +120,8 @@ static int check_backing(struct lc_cache *c, struct lc_volume_entry *e, struct l
 		return lc_fail(err, -EBUSY,
 			       "%s: is not the backing store that the cache %s belongs to, or somebody wrote "
 			       "to it without the cache, which holds %llu blocks for volume %s that were "
-			       "not written back yet: give the right backing store; nothing was changed",
+			       "not written back yet: give the right backing store, or give these blocks up with "
+			       "logcachectl forget; nothing was changed",
 			       backing->name, c->core.ssd->name, (unsigned long long)dirty,
 			       lc_volume_shown(e->name));
 	lc_log(LC_LOG_WARNING,
@@ -256,8 +258,9 @@ static int bind_volume(struct lc_cache *c, struct lc_volume *v, bool attach, str
 		ret = lc_samples_read(backing, e->size_bytes, ~0ull, scratch, e->samples);
 		lc_free(scratch, LC_BLOCK);
 		if (ret)
-			return lc_fail(err, ret, "%s: cannot be read: %s", backing->name,
-				       strerror(-ret));
+			return lc_fail(err, ret,
+				       "%s: cannot be read: %s; check it, and the kernel's log",
+				       backing->name, strerror(-ret));
 		c->changed[lc_volume_page(e->id)] = true;
 	}
 	return 0;
@@ -279,7 +282,8 @@ static int check_absent(struct lc_cache *c, struct lc_error *err)
 			return lc_fail(err, -EBUSY,
 				       "%s: the cache holds %llu blocks for volume %s that were not "
 				       "written back yet: serve that volume, too, with its backing store of "
-				       "%llu bytes; nothing was changed",
+				       "%llu bytes, or give these blocks up with logcachectl forget; "
+				       "nothing was changed",
 				       c->core.ssd->name, (unsigned long long)dirty,
 				       lc_volume_shown(e->name), (unsigned long long)e->size_bytes);
 		if (e->from_seq > c->recovery.cut_seq || LC_MUTANT(absent_stays_cached))

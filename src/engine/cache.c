@@ -69,7 +69,8 @@ int lc_cache_probe(struct lc_store *ssd, struct lc_error *err)
 		return lc_fail(err, -ENOMEM, "%s: no memory", ssd->name);
 	ret = lc_store_read(ssd, pages, 2 * LC_BLOCK, 0);
 	if (ret)
-		lc_fail(err, ret, "%s: cannot be read: %s", ssd->name, strerror(-ret));
+		lc_fail(err, ret, "%s: cannot be read: %s; check it, and the kernel's log",
+			ssd->name, strerror(-ret));
 	else
 		ret = lc_page_recognize(pages) || lc_page_recognize(pages + LC_BLOCK);
 	lc_free(pages, 2 * LC_BLOCK);

@@ -140,7 +140,9 @@ int lc_inspect_open(struct lc_store *ssd, struct lc_inspect **out, struct lc_err
 	if (ret == -ENOMEM)
 		lc_fail(err, ret, "%s: no memory to look at it", ssd->name);
 	else if (ret == -EMEDIUMTYPE)
-		lc_fail(err, ret, "'%s' is not a logcache: there is no superblock on it", ssd->name);
+		lc_fail(err, ret,
+			"'%s' is not a logcache: there is no superblock on it; check the path",
+			ssd->name);
 	else if (ret)
 		lc_fail(err, ret,
 			"%s: the superblock cannot be read: check the device and the kernel's log",

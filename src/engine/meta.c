@@ -141,9 +141,12 @@ static int load_page(struct lc_meta *m, u32 page, const u8 *zone, struct lc_erro
 			       m->ssd->name);
 	if (!ok[0] && !ok[1])
 		return lc_fail(err, page == LC_PAGE_SUPERBLOCK ? -EMEDIUMTYPE : -EUCLEAN,
-			       "%s: both copies of metadata page %u are damaged, or this is no "
-			       "logcache: nothing was changed",
-			       m->ssd->name, page);
+			       "%s: both copies of metadata page %u are damaged%s; nothing was changed",
+			       m->ssd->name, page,
+			       page == LC_PAGE_SUPERBLOCK ?
+				       ", or this is no logcache: format=force makes a new cache of it, which "
+				       "gives up what it held" :
+				       "");
 
 	newest = ok[1] && (!ok[0] || info[1].generation > info[0].generation);
 	m->generation[page] = info[newest].generation;
@@ -173,8 +176,9 @@ int lc_meta_load(struct lc_meta *m, struct lc_store *ssd, struct lc_error *err)
 	}
 	ret = lc_store_read(ssd, zone, ZONE_USED_BYTES, 0);
 	if (ret) {
-		lc_fail(err, ret, "%s: cannot read the metadata of the cache: %s", ssd->name,
-			strerror(-ret));
+		lc_fail(err, ret,
+			"%s: cannot read the metadata of the cache: %s; check it, and the kernel's log",
+			ssd->name, strerror(-ret));
 		goto out;
 	}
 	for (u32 page = 0; page < LC_NR_PAGES && !ret; page++)

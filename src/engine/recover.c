@@ -90,7 +90,7 @@ static int unreadable(struct recovery *r, u64 id, u32 slot, int error)
 	return lc_fail(r->err, error,
 		       "%s: segment %llu (block %u) cannot be read: %s; nothing was changed; a read "
 		       "error is not taken for the end of the log, because what lies behind it may be "
-		       "your newest data",
+		       "your newest data; logcachectl repair says what can be done",
 		       r->core->ssd->name, (unsigned long long)id, slot, strerror(-error));
 }
 

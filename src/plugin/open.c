@@ -285,6 +285,19 @@ static int prepare_ssd(struct served *s, const struct params *p, bool *created, 
 	return lc_cache_format(s->ssd, &p->format_options, err);
 }
 
+/* The engine says what is wrong with a cache; what to do about it is the same whatever it is. */
+static int with_remedy(int rc, struct lc_error *err)
+{
+	struct lc_error why;
+
+	if (rc != -EUCLEAN)
+		return rc;
+	why = *err;
+	return lc_fail(err, rc,
+		       "%s; logcachectl check shows all that is damaged, logcachectl repair says what can be done",
+		       why.text);
+}
+
 int served_open(struct served *s, const struct params *p, struct lc_error *err)
 {
 	struct lc_volume_spec specs[LC_VOLUMES_MAX];
@@ -308,7 +321,8 @@ int served_open(struct served *s, const struct params *p, struct lc_error *err)
 			.name = s->volumes[i].name,
 			.backing = s->volumes[i].backing,
 		};
-	rc = lc_cache_open(s->ssd, specs, s->nr_volumes, &p->settings, &s->cache, err);
+	rc = with_remedy(lc_cache_open(s->ssd, specs, s->nr_volumes, &p->settings, &s->cache, err),
+			 err);
 	if (rc < 0)
 		goto fail;
 	for (unsigned i = 0; i < s->nr_volumes; i++)
@@ -355,7 +369,7 @@ int served_attach(struct served *s, const struct params *p, const char *path,
 	if (rc == 0)
 		rc = prepare_ssd(s, &q, &created, err);
 	if (rc == 0)
-		rc = lc_cache_attach(s->cache, s->ssd, err);
+		rc = with_remedy(lc_cache_attach(s->cache, s->ssd, err), err);
 	if (rc < 0 && !lc_cache_has_ssd(s->cache))
 		close_ssd(s);
 	return rc;

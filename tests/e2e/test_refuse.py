@@ -178,6 +178,8 @@ def missing_file(env):
             says=(absent + "2", "does not exist"))
     refused(env, f"cache={absent}/cache", f"backing={backing}", "cache-size=8M",
             says=(absent + "/cache",))
+    refused(env, f"cache={cache}", f"backing={backing}", f"control={absent}/socket",
+            says=(f"control={absent}/socket", "No such file", "a folder that exists"))
 
 
 @case()
@@ -295,7 +297,8 @@ def too_small(env):
 def other_backing_store_under_dirty_data(env):
     cache, backing = dirty_cache(env)
     other = env.make_file("other", 8 * M, env.rng.randbytes(8 * M))
-    refused(env, f"cache={cache}", f"backing={other}", says=(other, "not written back"))
+    refused(env, f"cache={cache}", f"backing={other}",
+            says=(other, "not written back", "right backing store", "logcachectl forget"))
     # What was refused did no harm.
     server = env.serve(cache=cache, backing=backing)
     h = server.connect()
@@ -308,7 +311,7 @@ def other_backing_store_under_dirty_data(env):
 def shrunk_backing_store(env):
     cache, backing = dirty_cache(env)
     os.truncate(backing, 6 * M)
-    refused(env, f"cache={cache}", f"backing={backing}", says=(backing, "restore its size"))
+    refused(env, f"cache={cache}", f"backing={backing}", says=(backing, "restore its size", "logcachectl forget"))
 
 
 @case()
@@ -341,7 +344,17 @@ def both_superblocks_broken(env):
     cache, backing = dirty_cache(env)
     spoil(cache, 200)
     spoil(cache, 4096 + 200)
-    refused(env, f"cache={cache}", f"backing={backing}", says=(cache, "superblock|damaged|corrupt"))
+    refused(env, f"cache={cache}", f"backing={backing}", says=(cache, "superblock|damaged|corrupt", "format=force"))
+
+
+@case()
+def damaged_log(env):
+    """A header that was durable is gone: what can be done is said."""
+    cache, backing = dirty_cache(env)
+    # Segments begin behind a zone of 1 MiB
+    spoil(cache, 1 * M)
+    refused(env, f"cache={cache}", f"backing={backing}",
+            says=(cache, "record 1 .* damaged or missing", "logcachectl check", "logcachectl repair"))
 
 
 @case()
