@@ -235,6 +235,8 @@ int tcp_listen(const char *address, struct lc_error *err)
 	rc = listen_at(found); /* a name with several addresses: the first one */
 	freeaddrinfo(found);
 	if (rc < 0)
-		return lc_fail(err, rc, "metrics=%s: %s", address, strerror(-rc));
+		return lc_fail(err, rc,
+			       "metrics=%s: %s: give an address of this machine, and a port that is free",
+			       address, strerror(-rc));
 	return rc;
 }

@@ -58,7 +58,9 @@ static int refuse_libnbd(struct lc_error *err)
 {
 	int code = nbd_get_errno();
 
-	return refuse(code > 0 ? -code : -EIO, lc_nbd_says(), err);
+	return lc_fail(err, code > 0 ? -code : -EIO,
+		       "cannot connect: %s (does the server run, and is the URI right?)",
+		       lc_nbd_says());
 }
 
 /* The handshake, until the handle is ready. */

@@ -238,7 +238,7 @@ def refusals(env):
         return Remote(env, nbdkit(*args), name).uri
 
     absent = f"nbd+unix:///?socket={env.path('absent')}"
-    refused(absent, says=(re.escape(absent), "cannot connect", "No such file"))
+    refused(absent, says=(re.escape(absent), "cannot connect", "No such file", "URI"))
     uri = server("ro", "-r", "memory", "8M")
     refused(uri, says=(re.escape(uri), "read-only", "start the server without"))
     refused(server("empty", "null", "0"), says=("empty",))

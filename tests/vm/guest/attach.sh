@@ -7,8 +7,8 @@
 tree=$1
 
 start lc logcache cache=$SSD volume=ext4 backing=$DISK volume=xfs backing=$DISK-2 on-exit=drain
-if grep -q libaio /run/lc.log; then
-	fail "io_uring is not used"
+if grep 'libaio\|O_DIRECT' /run/lc.log; then
+	fail "not with io_uring, or not with O_DIRECT"
 fi
 
 step "who has devices, has them alone"

@@ -6,12 +6,12 @@
 
 serve()
 {
-	start lc logcache cache=$SSD volume=ext4 backing=$DISK volume=xfs backing=$DISK-2
+	start lc logcache cache=$SSD volume=ext4 backing=$DISK volume=xfs backing=$DISK-2 "$@"
 	attach nbd0 lc ext4
 	attach nbd1 lc xfs
 }
 
-serve
+serve writeback=off
 n=0
 for fs in ext4 xfs; do
 	make_fs $fs /dev/nbd$n
@@ -26,6 +26,7 @@ detach nbd0
 detach nbd1
 # There is dirty data, and it is kept.
 stop lc
+"$LOGCACHECTL" dump $SSD | grep '^dirty .* [1-9][0-9]* blocks' || fail "nothing is dirty"
 before=$(blockdev --getsize64 $DISK)
 say "grow"
 heard

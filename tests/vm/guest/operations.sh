@@ -68,6 +68,13 @@ lose_the_ssd_2_after()
 	sha256sum -c /run/dirty
 }
 
+use_the_disk_without_the_cache_1_after()
+{
+	mount -o ro $DISK /srv/data
+	files_are_there
+	umount /srv/data
+}
+
 move_to_another_machine_1_after()
 {
 	mount -o ro $DISK /srv/data
