@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Clean shutdowns: what they leave behind, and what the next start makes of it."""
 
+import time
+
 import nbd
 
 from harness import K, M, Refused, case, file_hash, pick
@@ -51,6 +53,38 @@ def drain_with_a_connection_open(env):
     with open(backing, "rb") as f:
         f.seek(1 * M)
         assert f.read(4096) == b"d" * 4096
+
+
+@case()
+def requests_after_sigterm(env):
+    """A server that was asked to end lives as long as it has a client, answers every request with an error, and then ends in
+    good order: what was flushed before is there."""
+    files = {"cache": env.path("cache"), "backing": env.make_file("backing", 8 * M), "writeback": "off"}
+    server = env.serve(cache_size=8 * M, **files)
+    h = server.connect()
+    h.pwrite(b"f" * 4096, 0)
+    h.flush()
+    server.terminate()
+    time.sleep(1)
+    assert server.process.poll() is None, "it ended below its client"
+    for request in (lambda: h.pread(4096, 0), lambda: h.pwrite(b"n" * 4096, 0), h.flush):
+        try:
+            request()
+        except nbd.Error:
+            continue
+        raise AssertionError("a request was served")
+    try:
+        h.shutdown()
+    except nbd.Error:
+        pass  # the server was first
+    del h
+    server.wait_stopped()
+    server = env.serve(**files)
+    h = server.connect()
+    assert h.pread(4096, 0) == b"f" * 4096
+    h.shutdown()
+    server.stop()
+    assert "after a clean shutdown" in server.log(), server.log()
 
 
 @case()
