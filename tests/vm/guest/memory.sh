@@ -15,6 +15,11 @@ attach nbd0 lc "" -C 2
 ulimit -s 8192
 echo 0 >/proc/self/oom_score_adj
 free -m
+# PR_SET_IO_FLUSHER is PF_MEMALLOC_NOIO among the flags of a thread, and inherited
+for task in /proc/"$(cat /run/lc.pid)"/task/*; do
+	flags=$(sed 's/.*) //' "$task/stat" 2>/dev/null | cut -d ' ' -f 7) || continue # it has ended
+	[ $((flags & 0x80000)) -ne 0 ] || fail "$(cat "$task/comm") is not marked as an I/O flusher"
+done
 
 make_fs ext4 /dev/nbd0
 mkdir -p /mnt/fs

@@ -69,12 +69,13 @@ done
 step "SIGTERM: a clean end, and another server, meanwhile"
 sleep 2
 pid=$(cat /run/lc.pid)
+before=$(grep -c ' closed' /run/lc.log) # of the first part
 kill "$pid"
 # A connection that is idle does not notice: one request for it
 dd if=/dev/nbd1 of=/dev/null bs=4096 count=1 iflag=direct 2>/dev/null &
 within 60 ended "$pid" || fail "the server did not end"
 tail -n 1 /run/lc.log
-grep -q 'closed' /run/lc.log
+[ "$(grep -c ' closed' /run/lc.log)" -gt "$before" ] || fail "not closed in good order"
 serve
 step "serving again"
 within 120 ended $fio || fail "fio did not end"
