@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The units: what systemd thinks of them, and the command lines in them, run as they stand there."""
 
-import glob
 import os
 import re
 import shlex
@@ -160,19 +159,40 @@ shift
 exec /usr/bin/timeout 0.5 "$@"
 """
 
+# The unit $ACTIVE is active.
+SYSTEMCTL = """#!/bin/sh
+[ "$1" = is-active ] || exit 2
+case " $* " in
+*" $ACTIVE "*) exit 0 ;;
+esac
+exit 3
+"""
 
-@case()
-def the_devices(env):
-    """The helper, with an nbd-client that only notes what it was asked for: there may be no module nbd here."""
-    text = unit(UNITS[1])
-    assert settings_of(text, "BindsTo") == settings_of(text, "After") == ["logcache@%i.service"]
+# Nobody waits here; for the third time the disk comes, if $LATE is one.
+SLEEP = """#!/bin/sh
+echo >>"$STATE/slept"
+[ "$(wc -l <"$STATE/slept")" -lt 3 ] || [ -z "$LATE" ] || touch "$LATE"
+"""
+
+
+def stubs(env, **programs):
+    """What the helper finds in place of real programs: an nbd-client that only notes what it was asked for (there may be no module
+    nbd here), and these. The environment for it."""
     os.mkdir(env.path("bin"))
     os.mkdir(env.path("state"))
-    for name, content in (("nbd-client", NBD_CLIENT), ("modprobe", "#!/bin/sh\n"), ("dd", DD),
-                          ("timeout", TIMEOUT), ("sleep", "#!/bin/sh\n")):
+    for name, content in {"nbd-client": NBD_CLIENT, "modprobe": "#!/bin/sh\n", **programs}.items():
         with open(env.path(f"bin/{name}"), "w", encoding="utf-8") as f:
             f.write(content)
         os.chmod(env.path(f"bin/{name}"), 0o755)
+    return {**os.environ, "STATE": env.path("state"), "PATH": env.path("bin") + ":" + os.environ["PATH"]}
+
+
+@case()
+def the_devices(env):
+    """What the helper does to the devices when they are started and stopped."""
+    text = unit(UNITS[1])
+    assert settings_of(text, "BindsTo") == settings_of(text, "After") == ["logcache@%i.service"]
+    base = stubs(env, dd=DD, timeout=TIMEOUT, sleep="#!/bin/sh\n")
 
     def run(key, expect=0, said=None, **more):
         """The calls of nbd-client but for questions, and what is attached then."""
@@ -181,8 +201,7 @@ def the_devices(env):
         command[0] = HELPER
         done = subprocess.run(
             command, capture_output=True, text=True, check=False,
-            env={**os.environ, **environment, "STATE": env.path("state"),
-                 "PATH": env.path("bin") + ":" + os.environ["PATH"], **more})
+            env={**base, **environment, **more})
         assert done.returncode == expect, done
         assert ("logcache-nbd: " in done.stderr) == (expect != 0 or said is not None), done
         assert not said or said in done.stderr, done
@@ -218,149 +237,35 @@ def the_devices(env):
         assert done.returncode == 1 and "usage" in done.stderr, (wrong, done)
 
 
-# Tells what it does to $CALLS, and whether the server lives.
-TELLING_CLIENT = """#!/bin/sh
-device=${3##*/}
-[ "$1" = -unix ] || device=${2##*/}
-if kill -0 "$(cat "$STATE/pid")" 2>/dev/null; then server=alive; else server=dead; fi
-case $1 in
--unix) echo "attach $device, $server" >>"$CALLS"; touch "$STATE/$device" ;;
--d) echo "detach $device, $server" >>"$CALLS"; rm "$STATE/$device" ;;
--c) [ -e "$STATE/$device" ] ;;
-esac
-"""
-
-# A umount waits for the requests that were under way when the server died, and those for the end of the device.
-UMOUNT = """#!/bin/sh
-until kill -0 "$(cat "$STATE/pid")" 2>/dev/null || [ ! -e "$STATE/nbd0" ]; do
-    sleep 0.1
-done
-echo umount >>"$CALLS"
-"""
-
-# What a line in fstab with x-systemd.requires= becomes, as far as the order is concerned.
-MOUNT_UNIT = """[Unit]
-Requires=logcache-nbd@main.service
-After=logcache-nbd@main.service
-[Service]
-Type=oneshot
-RemainAfterExit=yes
-ExecStart=/bin/sh -c 'echo mount >>$CALLS'
-ExecStop={folder}/bin/umount
-Environment=CALLS={folder}/calls STATE={folder}/state
-"""
-
-# systemd's user instance is the whole service manager. It starts where the system was booted with systemd, so it gets a /run of
-# its own, which says so. And it takes possession of the control group that it starts in, with all processes there: so that is
-# one with nobody else in it, or nothing is started.
-UNDER_SYSTEMD = """
-groups=0
-while IFS=: read -r _ kind path; do
-    top=/sys/fs/cgroup
-    case $kind in
-    "") [ -e $top/cgroup.controllers ] || top=$top/unified ;;
-    name=systemd) top=$top/systemd ;;
-    *) continue ;;
-    esac
-    [ -d "$top" ] || continue
-    mkdir "$top$path/$GROUP" && echo $$ >"$top$path/$GROUP/cgroup.procs" || exit 77
-    groups=$((groups + 1))
-done </proc/self/cgroup
-[ $groups -gt 0 ] || exit 77
-mount -t tmpfs tmpfs /run && mkdir -p /run/systemd/system /run/user/0 && chmod 700 /run/user/0 || exit 77
-export XDG_RUNTIME_DIR=/run/user/0 XDG_CONFIG_HOME="$FOLDER/config" HOME="$FOLDER"
-/lib/systemd/systemd --user >"$FOLDER/manager.log" 2>&1 &
-manager=$!
-end()
-{
-    kill $manager
-    wait $manager || true
-}
-trap end EXIT
-# until_ COMMAND...: it succeeds, within a minute
-until_()
-{
-    for try in $(seq 600); do
-        ! "$@" 2>/dev/null || return 0
-        sleep 0.1
-    done
-    return 1
-}
-sc() { systemctl --user --quiet "$@"; }
-none_is() { ! sc is-active logcache-nbd@main && ! sc is-active data; }
-until_ sc list-units >/dev/null || exit 77
-set -e
-echo start >>"$CALLS"
-(sleep 2; truncate -s 8M "$LATE") &
-sc start data
-echo stop >>"$CALLS"
-sc stop logcache@main
-none_is
-sc start data
-first=$(cat "$STATE/pid")
-echo kill >>"$CALLS"
-kill -9 "$first"
-other() { [ "$(cat "$STATE/pid")" != "$first" ] && sc is-active logcache@main; }
-until_ other
-until_ none_is
-echo restart >>"$CALLS"
-sc restart data
-sc stop logcache@main
-"""
-
-
-def remove_group(name):
-    """Below our own, in each hierarchy of control groups; who was in it has ended."""
-    with open("/proc/self/cgroup", encoding="ascii") as f:
-        paths = {line.rstrip("\n").split(":", 2)[2] for line in f}
-    for top in ["/sys/fs/cgroup", *glob.glob("/sys/fs/cgroup/*/")]:
-        for path in paths:
-            for folder, _, _ in os.walk(f"{top}/{path}/{name}", topdown=False):
-                os.rmdir(folder)
-
-
 @case()
-def the_order(env):
-    """The units under systemd: what comes before what, also when the server dies, and when its disk comes late."""
-    need_root()
-    if not os.path.exists("/lib/systemd/systemd") or not shutil.which("unshare"):
-        raise Skip("systemd or unshare is not installed")
-    calls, late = env.path("calls"), f"/dev/shm/logcache-test-{os.getpid()}"
-    for folder in ("bin", "state", "config/systemd/user"):
-        os.makedirs(env.path(folder))
-    for name, content in (("nbd-client", TELLING_CLIENT), ("umount", UMOUNT), ("modprobe", "#!/bin/sh\n"), ("dd", "#!/bin/sh\n"),
-                          # Whom the helper asks is the user's instance here
-                          ("systemctl", '#!/bin/sh\nexec /usr/bin/systemctl --user "$@"\n')):
-        with open(env.path(f"bin/{name}"), "w", encoding="utf-8") as f:
-            f.write(content)
-        os.chmod(env.path(f"bin/{name}"), 0o755)
-    with open(env.path("main.conf"), "w", encoding="utf-8") as f:
-        f.write(f'PLUGIN={harness.MODULE}\nOPTIONS="-P {env.path("state/pid")}"\nNBD=/dev/nbd0\n'
-                f'PARAMETERS="cache={env.path("cache")} cache-size=8M backing={late}"\n'
-                f'STATE={env.path("state")}\nCALLS={calls}\nPATH={env.path("bin")}:{os.environ["PATH"]}\n')
-    # All that is about order and restarts; what a user's instance may not do is about something else.
-    keys = ("Type|Timeout\\w+|Environment\\w*|Exec\\w+|RuntimeDirectory\\w*|Restart\\w*|RemainAfterExit|KillMode|"
-            "BindsTo|After|StartLimit\\w+")
-    for name in UNITS:
-        text = with_helper(unit(name)).replace("/etc/logcache/%i.conf", env.path("%i.conf")).replace("--swap", "")
-        with open(env.path(f"config/systemd/user/{name}"), "w", encoding="utf-8") as f:
-            f.writelines(line + "\n" for line in text.splitlines() if re.match(rf"\[|({keys})=", line))
-    with open(env.path("config/systemd/user/data.service"), "w", encoding="utf-8") as f:
-        f.write(MOUNT_UNIT.format(folder=env.folder))
+def before_and_after_the_server(env):
+    """The helper in the server's unit: it waits for a disk that comes late, and detaches the devices of a server that died."""
+    text = unit(UNITS[0])
+    late = f"/dev/shm/logcache-test-{os.getpid()}"
     env.at_end(lambda: os.path.exists(late) and os.unlink(late))
-    group = f"logcache-test-{os.getpid()}"
-    env.at_end(lambda: remove_group(group))
-    done = subprocess.run(
-        ["unshare", "--mount", "timeout", "120", "bash", "-c", UNDER_SYSTEMD], capture_output=True, text=True, check=False,
-        env={**os.environ, "FOLDER": env.folder, "CALLS": calls, "STATE": env.path("state"), "LATE": late,
-             "GROUP": group})
-    if done.returncode in (1, 77) and not os.path.exists(calls):
-        raise Skip(f"no systemd in a namespace of its own: {done.stderr.strip()}")
-    with open(calls, encoding="utf-8") as f:
-        seen = f.read().splitlines()
-    assert done.returncode == 0, (done, seen)
-    assert seen == [
-        "start", "attach nbd0, alive", "mount",
-        "stop", "umount", "detach nbd0, alive", "attach nbd0, alive", "mount",
-        "kill", "detach nbd0, dead", "umount",
-        "restart", "attach nbd0, alive", "mount", "umount", "detach nbd0, alive"], seen
+    base = stubs(env, systemctl=SYSTEMCTL, sleep=SLEEP)
+
+    def run(key, **more):
+        """What it said, how often it slept, and which devices are attached then."""
+        environment = environment_of(text, NBD="/dev/nbd0 /dev/nbd1=b",
+                                     PARAMETERS=f"cache={env.path('absent')} volume=a backing={late} backing=nbd://host/x")
+        command = expand(settings_of(text, key)[0].lstrip("+"), "main", "/run", environment)
+        done = subprocess.run([HELPER, *command[1:]], capture_output=True, text=True, check=True,
+                              env={**base, **environment, "ACTIVE": "", "LATE": "", **more})
+        slept = 0
+        if os.path.exists(env.path("state/slept")):
+            with open(env.path("state/slept"), encoding="utf-8") as f:
+                slept = len(f.readlines())
+            os.unlink(env.path("state/slept"))
+        return done.stderr, slept, sorted(d for d in os.listdir(env.path("state")) if d.startswith("nbd"))
+
+    waiting = f"logcache-nbd: waiting for {late}\n"
+    assert run("ExecStartPre") == (waiting, 60, []), "a minute, then the server says what is missing"
+    assert run("ExecStartPre", LATE=late) == (waiting, 3, [])
+    assert run("ExecStartPre") == ("", 0, [])
+    for device in ("nbd0", "nbd1"):
+        with open(env.path(f"state/{device}"), "w", encoding="utf-8"):
+            pass
+    # Stopped in order its devices went first, and those that are there are somebody else's
+    assert run("ExecStopPost", ACTIVE="logcache-nbd@other.service") == ("", 0, ["nbd0", "nbd1"])
+    assert run("ExecStopPost", ACTIVE="logcache-nbd@main.service") == ("", 0, [])

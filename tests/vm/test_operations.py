@@ -42,12 +42,17 @@ def recipes_as_written(env):
     env.run("operations.sh", folder, disks=disks)
 
 
-def unit_settings(unit, key):
-    """As it is built, for the instance "main"; a key may be there several times."""
+def unit_path(unit):
+    """Where it is built."""
     path = os.path.join(harness.BUILD, "systemd", unit)
     if not os.path.exists(path):
         raise Skip(f"{path} is not built")
-    with open(path, encoding="utf-8") as f:
+    return path
+
+
+def unit_settings(unit, key):
+    """For the instance "main"; a key may be there several times."""
+    with open(unit_path(unit), encoding="utf-8") as f:
         text = f.read()
     return [value.replace("%i", "main").replace("%t", "/run")
             for value in re.findall(rf"^{key}=(.*)$", text, re.MULTILINE)]
@@ -75,3 +80,12 @@ def units_as_written(env):
                 'NBD="/dev/nbd0=a /dev/nbd1=b"\n')
     disks = [env.disk("ssd", 64 * M), env.disk("disk", 320 * M), env.disk("disk-2", 320 * M)]
     env.run("units.sh", folder, disks=disks)
+
+
+@case(long=True)
+def units_under_systemd(env):
+    """Both units under systemd, with a mount above: started, stopped, and below a writer the server dies."""
+    unit_path("logcache-nbd@.service")
+    if not os.path.exists("/lib/systemd/systemd"):
+        raise Skip("systemd is not installed")
+    env.run("systemd.sh", disks=[env.disk("ssd", 64 * M), env.disk("disk", 320 * M)])
