@@ -531,8 +531,13 @@ class RawClient:
         self.socket.settimeout(30)
         self.socket.connect(path)
         self._get(18)
-        self.socket.sendall(struct.pack(">IQII", 3, 0x49484156454F5054, 1, 0))  # the default export, without padding
-        self._get(10)
+        # NBD_OPT_GO for the default export, until NBD_REP_ACK
+        self.socket.sendall(struct.pack(">IQIIIH", 3, 0x49484156454F5054, 7, 6, 0, 0))
+        kind = None
+        while kind != 1:
+            _, _, kind, length = struct.unpack(">QIII", self._get(20))
+            assert kind < 1 << 31, kind
+            self._get(length)
 
     def _get(self, nr):
         data = b""

@@ -597,7 +597,8 @@ void store_sim_reset(struct store_sim *s, const char *name, u64 size_bytes, u32 
 	s->tear_bytes = LC_SECTOR;
 	s->faults = (struct sim_faults){0};
 	s->patient_flush = false;
-	s->nr_reads = s->nr_written = s->nr_flushes = s->nr_zeroed = s->nr_read_faults = s->nr_haunted = 0;
+	s->nr_reads = s->nr_written = s->nr_flushes = s->nr_zeroed = s->nr_read_faults =
+		s->nr_haunted = 0;
 	s->nr_together = s->nr_together_failed = 0;
 	if (slow)
 		draw_abilities(s);
