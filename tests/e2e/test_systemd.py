@@ -153,11 +153,6 @@ case " $* " in
 esac
 """
 
-# $EMPTY has no size yet.
-BLOCKDEV = """#!/bin/sh
-[ "$2" = "$EMPTY" ] && echo 0 || echo 8388608
-"""
-
 # Impatient.
 TIMEOUT = """#!/bin/sh
 shift
@@ -197,7 +192,7 @@ def the_devices(env):
     """What the helper does to the devices when they are started and stopped."""
     text = unit(UNITS[1])
     assert settings_of(text, "BindsTo") == settings_of(text, "After") == ["logcache@%i.service"]
-    base = stubs(env, dd=DD, timeout=TIMEOUT, blockdev=BLOCKDEV, sleep="#!/bin/sh\n")
+    base = stubs(env, dd=DD, timeout=TIMEOUT, sleep="#!/bin/sh\n")
 
     def run(key, expect=0, said=None, **more):
         """The calls of nbd-client but for questions, and what is attached then."""
@@ -237,7 +232,6 @@ def the_devices(env):
     run("ExecStop")
     assert run("ExecStart", expect=1, said="attempt 5", SILENT="/dev/nbd1", ATTEMPT="6") == (
         calls[:2] + 4 * again + ["-d /dev/nbd1", "-d /dev/nbd0"], [])
-    assert run("ExecStart", expect=1, said="attempt 5", EMPTY="/dev/nbd0")[1] == []
     for wrong in ([], ["attach"], ["attach", "/run/s"], ["detach"], ["abandon"], ["both", "a", "b"]):
         done = subprocess.run([HELPER, *wrong], capture_output=True, text=True, check=False)
         assert done.returncode == 1 and "usage" in done.stderr, (wrong, done)
