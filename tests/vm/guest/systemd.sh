@@ -130,7 +130,7 @@ within 60 is active basic.target
 systemctl start --job-mode=ignore-dependencies memory.target
 step "start; the disk comes late"
 (
-	sleep 2
+	within 60 grep -q "waiting for /dev/disk/by-id/late" /run/main.log
 	ln -s virtio-disk /dev/disk/by-id/late
 ) &
 started
