@@ -267,6 +267,16 @@ static void who_slows_writers_has_something_to_write_back(void **state)
 	must_close();
 }
 
+/* Two volumes, and write-back of whatever is dirty. */
+static void make_two_eager(void)
+{
+	make(4 * MIB, 32768, 2, MIB);
+	settings.writeback = true;
+	settings.dirty_low_percent = 0;
+	settings.idle_ms = 20;
+	must_open();
+}
+
 /*
  * A sample of the fingerprint lies in a block that could not be written. It was to be read again before the tail might pass
  * what another volume had written back: one store that is gone altogether held up all of them.
@@ -274,11 +284,7 @@ static void who_slows_writers_has_something_to_write_back(void **state)
 static void a_store_that_is_gone_does_not_hold_what_others_have_done(void **state)
 {
 	(void)state;
-	make(4 * MIB, 32768, 2, MIB);
-	settings.writeback = true;
-	settings.dirty_low_percent = 0;
-	settings.idle_ms = 20;
-	must_open();
+	make_two_eager();
 	put(1, 0, 7, 1);
 	put(0, 0, 7, 2);
 	disks[0].write_error = disks[0].read_error = -EIO;
@@ -296,11 +302,7 @@ static void a_store_that_is_gone_does_not_hold_what_others_have_done(void **stat
 static void a_store_that_is_gone_after_its_turn_does_not_hold_the_others(void **state)
 {
 	(void)state;
-	make(4 * MIB, 32768, 2, MIB);
-	settings.writeback = true;
-	settings.dirty_low_percent = 0;
-	settings.idle_ms = 20;
-	must_open();
+	make_two_eager();
 	disks[1].write_error = -EIO;
 	put(1, 0, 3, 1);
 	put(0, 0, 4, 2);
