@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "index.h"
 
-#include <assert.h>
 #include <string.h>
 
 /* The load that the memory promise is made of: 4 entries in 5 buckets. */
@@ -50,70 +49,23 @@ u64 lc_index_bytes(const struct lc_index *ix)
 	return ix->nr_slots * sizeof *ix->slots + ix->nr_buckets * sizeof *ix->buckets;
 }
 
-/* MurmurHash3's 64-bit finalizer (Appleby, public domain). */
-static u64 hash(u64 place)
-{
-	u64 h = place;
-
-	h ^= h >> 33;
-	h *= 0xff51afd7ed558ccdull;
-	h ^= h >> 33;
-	h *= 0xc4ceb9fe1a85ec53ull;
-	h ^= h >> 33;
-	return h;
-}
-
-/* The high bits of the hash say where a place lives, the low ones are its tag. */
-static u64 home(const struct lc_index *ix, u64 h)
-{
-	return (unsigned __int128)h * ix->nr_buckets >> 64;
-}
-
-static u32 tag(const struct lc_index *ix, u64 h)
-{
-	return (u32)h & ~ix->slot_mask;
-}
-
-static u64 place_of(const struct lc_index *ix, u32 slot)
-{
-	return lc_key_place(lc_index_slot(ix, slot)->key);
-}
-
-static u64 next(const struct lc_index *ix, u64 bucket)
-{
-	return bucket + 1 == ix->nr_buckets ? 0 : bucket + 1;
-}
-
 struct lc_bucket lc_index_bucket(const struct lc_index *ix, u8 volume, u64 block)
 {
-	u64 place = lc_place(volume, block), h = hash(place);
-	struct lc_bucket b = {.nr = home(ix, h), .tag = tag(ix, h)};
+	u64 place = lc_place(volume, block), h = lc_index_hash(place);
+	struct lc_bucket b = {.nr = lc_index_home(ix, h), .tag = lc_index_tag(ix, h)};
 	u32 content;
 
 	while ((content = ix->buckets[b.nr]) && ((content & ~ix->slot_mask) != b.tag ||
-						 place_of(ix, content & ix->slot_mask) != place))
-		b.nr = next(ix, b.nr);
+						 lc_index_place(ix, content & ix->slot_mask) != place))
+		b.nr = lc_index_next(ix, b.nr);
 	return b;
-}
-
-void lc_index_put(struct lc_index *ix, struct lc_bucket bucket, u32 slot)
-{
-	u32 *content = &ix->buckets[bucket.nr];
-
-	if (*content) {
-		assert(place_of(ix, *content & ix->slot_mask) == place_of(ix, slot));
-	} else {
-		assert(ix->nr_entries + 1 < ix->nr_buckets);
-		ix->nr_entries++;
-	}
-	*content = bucket.tag | slot;
 }
 
 /* Attaching a cache may change what is read here at the same time: then the hint is of no use, and does no harm. */
 __attribute__((no_sanitize("thread"))) void lc_index_prefetch(const struct lc_index *ix, u8 volume,
 							      u64 block)
 {
-	__builtin_prefetch(&ix->buckets[home(ix, hash(lc_place(volume, block)))], 1);
+	lc_index_fetch(ix, lc_index_home(ix, lc_index_hash(lc_place(volume, block))));
 }
 
 /*
@@ -122,13 +74,13 @@ __attribute__((no_sanitize("thread"))) void lc_index_prefetch(const struct lc_in
  */
 void lc_index_remove(struct lc_index *ix, u32 slot)
 {
-	u64 place = place_of(ix, slot);
+	u64 place = lc_index_place(ix, slot);
 	u64 gap = lc_index_bucket(ix, lc_place_volume(place), lc_place_block(place)).nr;
 
 	assert(lc_index_at(ix, gap) == slot);
 
-	for (u64 b = next(ix, gap); ix->buckets[b]; b = next(ix, b)) {
-		u64 h = home(ix, hash(place_of(ix, lc_index_at(ix, b))));
+	for (u64 b = lc_index_next(ix, gap); ix->buckets[b]; b = lc_index_next(ix, b)) {
+		u64 h = lc_index_home(ix, lc_index_hash(lc_index_place(ix, lc_index_at(ix, b))));
 		bool stays = gap < b ? gap < h && h <= b : gap < h || h <= b;
 
 		if (!stays) {

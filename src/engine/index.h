@@ -17,6 +17,8 @@
 #ifndef LC_INDEX_H
 #define LC_INDEX_H
 
+#include <assert.h>
+
 #include "format.h"
 
 /* Flags of a slot in RAM (the bits LC_KEY_FLAGS of its key). */
@@ -53,13 +55,13 @@ struct lc_bucket {
 
 /* Valid until the index is changed by anything but lc_index_put into this very bucket. */
 struct lc_bucket lc_index_bucket(const struct lc_index *ix, u8 volume, u64 block);
+/* Enter SLOT, whose key is set, into the bucket of its block, instead of the slot that was there, if any. */
+static inline void lc_index_put(struct lc_index *ix, struct lc_bucket bucket, u32 slot);
 /* The slot in bucket NR, or 0. */
 static inline u32 lc_index_at(const struct lc_index *ix, u64 nr)
 {
 	return ix->buckets[nr] & ix->slot_mask;
 }
-/* Enter SLOT, whose key is set, into the bucket of its block, instead of the slot that was there, if any. */
-void lc_index_put(struct lc_index *ix, struct lc_bucket bucket, u32 slot);
 
 /* The slot that holds a block, or 0. */
 static inline u32 lc_index_find(const struct lc_index *ix, u8 volume, u64 block)
@@ -74,5 +76,78 @@ static inline u32 lc_index_find(const struct lc_index *ix, u8 volume, u64 block)
 void lc_index_prefetch(const struct lc_index *ix, u8 volume, u64 block);
 /* Take out the entry of SLOT, which is there. */
 void lc_index_remove(struct lc_index *ix, u32 slot);
+
+/*
+ * --- how it is done, for index.c and for bulk.c, which enters all the blocks of a cache: a call for each step would be
+ * a quarter of the time ---
+ */
+
+/* MurmurHash3's 64-bit finalizer (Appleby, public domain). */
+static inline u64 lc_index_hash(u64 place)
+{
+	u64 h = place;
+
+	h ^= h >> 33;
+	h *= 0xff51afd7ed558ccdull;
+	h ^= h >> 33;
+	h *= 0xc4ceb9fe1a85ec53ull;
+	h ^= h >> 33;
+	return h;
+}
+
+/* The high bits of the hash say where a place lives, the low ones are its tag. */
+static inline u64 lc_index_home(const struct lc_index *ix, u64 hash)
+{
+	return (unsigned __int128)hash * ix->nr_buckets >> 64;
+}
+
+static inline u32 lc_index_tag(const struct lc_index *ix, u64 hash)
+{
+	return (u32)hash & ~ix->slot_mask;
+}
+
+static inline u64 lc_index_place(const struct lc_index *ix, u32 slot)
+{
+	return lc_key_place(lc_index_slot(ix, slot)->key);
+}
+
+static inline u64 lc_index_next(const struct lc_index *ix, u64 nr)
+{
+	return nr + 1 == ix->nr_buckets ? 0 : nr + 1;
+}
+
+static inline void lc_index_fetch(const struct lc_index *ix, u64 nr)
+{
+	__builtin_prefetch(&ix->buckets[nr], 1);
+}
+
+/*
+ * The bucket for SLOT, whose key is set, given its home and its tag: the key, which may be far away, is only looked at if
+ * the bucket may hold another copy of the block.
+ */
+static inline struct lc_bucket lc_index_seek(const struct lc_index *ix, u64 home, u32 tag, u32 slot)
+{
+	struct lc_bucket b = {.nr = home, .tag = tag};
+	u32 content;
+
+	while ((content = ix->buckets[b.nr]) &&
+	       ((content & ~ix->slot_mask) != tag ||
+		lc_index_place(ix, content & ix->slot_mask) != lc_index_place(ix, slot)))
+		b.nr = lc_index_next(ix, b.nr);
+	return b;
+}
+
+static inline void lc_index_put(struct lc_index *ix, struct lc_bucket bucket, u32 slot)
+{
+	u32 *content = &ix->buckets[bucket.nr];
+
+	if (*content) {
+		assert(lc_index_place(ix, *content & ix->slot_mask) == lc_index_place(ix, slot));
+	} else {
+		assert(ix->nr_entries + 1 < ix->nr_buckets);
+		ix->nr_entries++;
+	}
+	*content = bucket.tag | slot;
+}
 
 #endif

@@ -478,10 +478,11 @@ int lc_recover(struct lc_core *core, struct lc_recovery *out, struct lc_error *e
 	r->places = lc_alloc(places_bytes);
 	r->births = lc_alloc(births_bytes);
 	r->segment = lc_alloc(segment_bytes);
-	if (r->places && r->births && r->segment)
+	if (r->places && r->births && r->segment && !lc_bulk_init(&r->bulk, &core->ring))
 		ret = run(r);
 	else
 		lc_fail(err, ret, "%s: no memory for recovery", core->ssd->name);
+	lc_bulk_destroy(&r->bulk);
 	lc_free(r->places, places_bytes);
 	lc_free(r->births, births_bytes);
 	lc_free(r->segment, segment_bytes);

@@ -7,12 +7,13 @@
  *	recover_replay.c  their entries into the index: while the scan goes on, or afterwards
  *
  * Locking: two threads while the scan goes on, one before and after. A place belongs to the scan until it is
- * handed over (lc_eager_scanned), and to the second thread then; so do its slots and its segment. The hash and the counts of the
- * ring are the second thread's.
+ * handed over (lc_eager_scanned), and to the second thread then; so do its slots and its segment. The hash, the
+ * bulk that leads into it, and the counts of the ring are the second thread's.
  */
 #ifndef LC_RECOVER_PRIV_H
 #define LC_RECOVER_PRIV_H
 
+#include "bulk.h"
 #include "recover.h"
 
 #define LC_RECOVER_PROGRESS_NS (2 * LC_NS_PER_S)
@@ -63,6 +64,7 @@ struct recovery {
 	u64 known_durable;
 	u8 *segment; /* one segment of scratch */
 	struct lc_eager eager;
+	struct lc_bulk bulk;
 	struct lc_slot entries[LC_ENTRIES_MAX];
 };
 

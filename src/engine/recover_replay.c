@@ -45,32 +45,21 @@ static int beyond_end(struct recovery *r, u64 id, const struct lc_volume_entry *
 		       (unsigned long long)v->size_bytes);
 }
 
-/* Entries whose buckets are on their way into the CPU's cache at a time. */
-#define REPLAY_AHEAD 32u
+/* Slots on their way from the cache of the scan's CPU into ours at a time. */
+#define SLOTS_AHEAD 48u
 
 /* The entries of a segment, one after the other. */
 struct entries {
 	u32 slot, end; /* the next one's */
-	u32 fetched; /* the buckets of those before this one are on their way; END: nobody needs them */
-	u64 seq;     /* of the record of the last one */
+	u64 seq;       /* of the record of the last one */
 };
 
-static void fetch(const struct lc_ring *ring, struct entries *at)
-{
-	u64 key = lc_index_slot(&ring->index, at->fetched++)->key;
-
-	lc_index_prefetch(&ring->index, lc_key_volume(key), lc_key_block(key));
-}
-
-static struct entries entries_of(const struct recovery *r, const struct place *p, bool prefetch)
+static struct entries entries_of(const struct recovery *r, const struct place *p)
 {
 	const struct lc_ring *ring = &r->core->ring;
-	u32 first = lc_ring_first_slot(ring, p->id), end = first + ring->segment_blocks;
-	struct entries at = {first, end, prefetch ? first : end, p->seq - 1};
+	u32 first = lc_ring_first_slot(ring, p->id);
 
-	while (at.fetched < end && at.fetched < first + REPLAY_AHEAD)
-		fetch(ring, &at);
-	return at;
+	return (struct entries){first, first + ring->segment_blocks, p->seq - 1};
 }
 
 /* The slot of the next entry that is not void, 0 if there is none. */
@@ -80,10 +69,11 @@ static u32 next_entry(const struct recovery *r, struct entries *at, const struct
 
 	while (at->slot < at->end) {
 		u32 slot = at->slot++;
-		u64 key = lc_index_slot(&ring->index, slot)->key;
+		const struct lc_slot *s = lc_index_slot(&ring->index, slot);
+		u64 key = s->key;
 
-		if (at->fetched < at->end)
-			fetch(ring, at);
+		/* a number, because it may lie behind the table: then it is fetched for nothing */
+		__builtin_prefetch((void *)((uintptr_t)s + SLOTS_AHEAD * sizeof *s), 1);
 		if (lc_key_type(key) == LC_ENTRY_NONE) {
 			at->seq++; /* a header; behind the last record it does not matter */
 			continue;
@@ -104,7 +94,7 @@ static u32 next_entry(const struct recovery *r, struct entries *at, const struct
 static void enter_blocks(struct recovery *r, struct place *p)
 {
 	struct lc_ring *ring = &r->core->ring;
-	struct entries at = entries_of(r, p, true);
+	struct entries at = entries_of(r, p);
 	const struct lc_volume_entry *v;
 	u32 slot;
 
@@ -118,7 +108,7 @@ static void enter_blocks(struct recovery *r, struct place *p)
 		if (lc_key_zeroes(s->key))
 			p->zeroes = true;
 		else
-			lc_block_load(ring, slot);
+			lc_bulk_add(&r->bulk, slot);
 	}
 }
 
@@ -172,6 +162,7 @@ static void eager_main(void *arg)
 			enter_place(r, &r->places[i]);
 		seen = scanned;
 	}
+	lc_bulk_finish(&r->bulk);
 }
 
 int lc_eager_start(struct recovery *r)
@@ -273,7 +264,7 @@ static void replay_data(struct recovery *r, u32 slot, u64 seq, bool dirty, bool 
 		if (!LC_MUTANT(lost_copies_count) &&
 		    lc_bad_voids(&c->meta.bad, volume, lc_key_block(key), seq))
 			return; /* I10: it, or what superseded it, was found to be lost */
-		lc_block_load(&c->ring, slot);
+		lc_bulk_add(&r->bulk, slot);
 	}
 	if (!dirty || !(lc_index_slot(&c->ring.index, slot)->key & LC_SLOT_LIVE))
 		return;
@@ -306,6 +297,8 @@ static int replay_zero(struct recovery *r, u64 id, u32 slot, u64 seq, bool dirty
 
 	if (LC_MUTANT(replay_without_zeros))
 		return 0;
+	if (!LC_MUTANT(zeros_pass_blocks))
+		lc_bulk_finish(&r->bulk);
 	drop_older(ring, volume, block, block + s->crc, slot);
 	if (!dirty)
 		return 0;
@@ -326,7 +319,7 @@ static int replay_segment(struct recovery *r, u64 id)
 	const struct lc_ring *ring = &r->core->ring;
 	const struct place *p = &r->places[place_of(r, id)];
 	bool dirty = id > r->core->meta.sb.tail_id;
-	struct entries at = entries_of(r, p, !p->entered);
+	struct entries at = entries_of(r, p);
 	const struct lc_volume_entry *v;
 	u32 slot;
 	int ret = 0;
@@ -366,5 +359,6 @@ int lc_recover_replay(struct recovery *r, u64 oldest)
 		       (unsigned long long)(ring->head_id + 1 - oldest));
 		progress_ns = lc_now_ns() + LC_RECOVER_PROGRESS_NS;
 	}
+	lc_bulk_finish(&r->bulk);
 	return ret;
 }

@@ -50,15 +50,7 @@ void lc_ring_set_tail(struct lc_ring *r, u64 tail_id)
 	}
 }
 
-bool lc_slot_newer(const struct lc_ring *r, u32 a, u32 b)
-{
-	u64 id_a = lc_ring_segment_of(r, a)->id, id_b = lc_ring_segment_of(r, b)->id;
-
-	return id_a != id_b ? id_a > id_b : a > b;
-}
-
-/* SLOT is no longer what the index points to. */
-static void retire(struct lc_ring *r, u32 slot)
+void lc_block_retire(struct lc_ring *r, u32 slot)
 {
 	struct lc_slot *s = lc_index_slot(&r->index, slot);
 	struct lc_segment *seg = lc_ring_segment_of(r, slot);
@@ -70,47 +62,17 @@ static void retire(struct lc_ring *r, u32 slot)
 	r->live_of[lc_key_volume(s->key)]--;
 }
 
-/* The index points to SLOT, which is in SEG, from now on, unless it has a copy at a later log position. */
-static bool enter(struct lc_ring *r, struct lc_segment *seg, u32 slot, u32 *old)
-{
-	struct lc_slot *s = lc_index_slot(&r->index, slot);
-	struct lc_bucket bucket = lc_index_bucket(&r->index, lc_key_volume(s->key),
-						  lc_key_block(s->key));
-	u32 present = lc_index_at(&r->index, bucket.nr);
-
-	*old = 0;
-	if (present && lc_slot_newer(r, present, slot) && !LC_MUTANT(last_publish_wins))
-		return false; /* I5 */
-	lc_index_put(&r->index, bucket, slot);
-	if (present)
-		retire(r, present);
-	*old = present;
-	s->key |= LC_SLOT_LIVE;
-	seg->live++;
-	r->live_of[lc_key_volume(s->key)]++;
-	return true;
-}
-
 bool lc_block_publish(struct lc_ring *r, u32 slot, u32 *old)
 {
-	struct lc_segment *seg = lc_ring_segment_of(r, slot);
+	u64 key = lc_index_slot(&r->index, slot)->key;
+	struct lc_bucket bucket = lc_index_bucket(&r->index, lc_key_volume(key), lc_key_block(key));
 
-	assert(!(lc_index_slot(&r->index, slot)->key & LC_KEY_FLAGS) && seg->id > r->tail_id &&
-	       seg->state != LC_SEGMENT_FREE);
-	if (!enter(r, seg, slot, old))
+	assert(lc_ring_segment_of(r, slot)->id > r->tail_id);
+	lc_block_claim(r, slot);
+	if (!lc_block_settle(r, bucket, slot, old))
 		return false;
 	lc_block_soil(r, slot);
 	return true;
-}
-
-void lc_block_load(struct lc_ring *r, u32 slot)
-{
-	struct lc_segment *seg = lc_ring_segment_of(r, slot);
-	u32 old;
-
-	assert(!(lc_index_slot(&r->index, slot)->key & LC_KEY_FLAGS) &&
-	       seg->state == LC_SEGMENT_CLOSED);
-	enter(r, seg, slot, &old);
 }
 
 void lc_block_soil(struct lc_ring *r, u32 slot)
@@ -141,7 +103,7 @@ void lc_block_clean(struct lc_ring *r, u32 slot)
 void lc_block_drop(struct lc_ring *r, u32 slot)
 {
 	lc_index_remove(&r->index, slot);
-	retire(r, slot);
+	lc_block_retire(r, slot);
 }
 
 bool lc_blocks_drop(struct lc_ring *r, u8 volume, u64 *block, u64 end, u32 max)

@@ -18,6 +18,8 @@
 #ifndef LC_SEGMENT_H
 #define LC_SEGMENT_H
 
+#include <assert.h>
+
 #include "index.h"
 #include "zeros.h"
 
@@ -129,9 +131,6 @@ void lc_ring_set_tail(struct lc_ring *r, u64 tail_id);
  */
 bool lc_block_publish(struct lc_ring *r, u32 slot, u32 *old);
 
-/* The same for what a recovery finds in a segment on the SSD: live and clean, for the time being. */
-void lc_block_load(struct lc_ring *r, u32 slot);
-
 /* SLOT, which is live and clean, is newer than the backing store. */
 void lc_block_soil(struct lc_ring *r, u32 slot);
 
@@ -147,7 +146,48 @@ void lc_block_drop(struct lc_ring *r, u32 slot);
  */
 bool lc_blocks_drop(struct lc_ring *r, u8 volume, u64 *block, u64 end, u32 max);
 
+/*
+ * --- the halves of lc_block_publish, which bulk.c needs for each block of the cache ---
+ */
+
 /* Is A a newer log position than B? */
-bool lc_slot_newer(const struct lc_ring *r, u32 a, u32 b);
+static inline bool lc_slot_newer(const struct lc_ring *r, u32 a, u32 b)
+{
+	u64 id_a = lc_ring_segment_of(r, a)->id, id_b = lc_ring_segment_of(r, b)->id;
+
+	return id_a != id_b ? id_a > id_b : a > b;
+}
+
+/* SLOT is no longer what the index points to. */
+void lc_block_retire(struct lc_ring *r, u32 slot);
+
+/* SLOT is live and clean, for the time being: the index has to know it by and by. */
+static inline void lc_block_claim(struct lc_ring *r, u32 slot)
+{
+	struct lc_slot *s = lc_index_slot(&r->index, slot);
+	struct lc_segment *seg = lc_ring_segment_of(r, slot);
+
+	assert(!(s->key & LC_KEY_FLAGS) && seg->state != LC_SEGMENT_FREE);
+	s->key |= LC_SLOT_LIVE;
+	seg->live++;
+	r->live_of[lc_key_volume(s->key)]++;
+}
+
+/*
+ * SLOT, which was claimed, gets into BUCKET, which is its own, unless a copy at a later log position is there: then it is
+ * dead (I5). Returns and sets *OLD as lc_block_publish.
+ */
+static inline bool lc_block_settle(struct lc_ring *r, struct lc_bucket bucket, u32 slot, u32 *old)
+{
+	u32 present = lc_index_at(&r->index, bucket.nr);
+	bool wins = !present || lc_slot_newer(r, slot, present) || LC_MUTANT(last_publish_wins);
+
+	*old = wins ? present : 0;
+	if (wins)
+		lc_index_put(&r->index, bucket, slot);
+	if (present)
+		lc_block_retire(r, wins ? present : slot);
+	return wins;
+}
 
 #endif
