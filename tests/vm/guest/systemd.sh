@@ -121,9 +121,12 @@ under_way()
 	! grep -q '^ *0 *0$' /sys/block/nbd0/inflight
 }
 
+# By a new process: until systemd has noticed that the old one died, the unit is active, too; then its process is 0.
 serves_again()
 {
-	is active logcache@main && [ "$(main_pid)" != "$died" ]
+	local pid
+	pid=$(main_pid)
+	[ "$pid" != 0 ] && [ "$pid" != "$died" ] && is active logcache@main
 }
 
 within 60 is active basic.target
