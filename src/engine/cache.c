@@ -82,7 +82,7 @@ int lc_cache_probe(struct lc_store *ssd, struct lc_error *err)
 void lc_settings_init(struct lc_settings *s)
 {
 	*s = (struct lc_settings){
-		.nr_buffers = 64,
+		.nr_buffers = LC_NR_BUFFERS,
 		.writeback = true,
 		.dirty_low_percent = 10,
 		.writeback_threshold_percent = 70,

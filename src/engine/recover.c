@@ -301,17 +301,21 @@ static int chain_dirty(struct recovery *r)
 }
 
 /*
- * Could a place hold records beyond the cut? Where the chain ended, where it should have gone on (even if the
- * header there is broken), and wherever a first header says so.
+ * Could a place hold records beyond the cut? Where the chain ended, wherever a first header says so, and what the log may
+ * have come to before anything had to be durable: there a first header may be the very write that a crash has lost, while
+ * a later one of the segment has arrived, and an older header lies there still.
  */
 static bool beyond_cut(const struct recovery *r, u32 i)
 {
+	const struct lc_superblock *sb = &r->core->meta.sb;
 	const struct place *p = &r->places[i];
+	u32 nr = r->core->ring.nr;
 	u64 head = r->core->ring.head_id;
+	u64 id = head + 1 + (i + nr - place_of(r, head + 1)) % nr; /* what may be there */
 
-	if (!p->id)
-		return i == place_of(r, head + 1);
-	return p->id >= head && p->id != r->core->meta.sb.tail_id && !is_void(r, p->epoch, p->seq);
+	if (!sb->clean && id <= head + LC_NR_BUFFERS && id < sb->tail_id + nr)
+		return true;
+	return p->id >= head && p->id != sb->tail_id && !is_void(r, p->epoch, p->seq);
 }
 
 /*

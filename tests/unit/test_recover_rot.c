@@ -44,6 +44,40 @@ static void a_rotten_header_that_a_later_record_knew_durable_is_refused(void **s
 }
 
 /*
+ * Whoever knows need not be easy to find: what no flush had covered at the crash arrives in any order. Record 11 is the
+ * first one of its segment and did not arrive, record 12 behind it did, and says that 9 and 10 were durable. Found by reading
+ * the code.
+ */
+static void a_later_record_is_heard_behind_a_header_that_did_not_arrive(void **state)
+{
+	u8 old[LC_BLOCK];
+
+	(void)state;
+	for (u64 id = 1; id <= 8; id++)
+		add_full(id);
+	memcpy(old, at(3, 0), LC_BLOCK);
+	set_superblock(8, 9, 8);
+	image.next.durable_seq = 8;
+	add_full(9);
+	add_full(10);
+	begin(11);
+	add(1, 90);
+	image.next.durable_seq = 10;
+	add(1, 91);
+	for (u32 nothing = 0; nothing <= 1; nothing++) {
+		memcpy(at(11, 0), old, LC_BLOCK); /* of the lap before */
+		if (nothing)
+			memset(at(11, 0), 0, LC_BLOCK);
+		assert_recovers(10, 10);
+		for (u64 id = 9; id <= 10; id++) {
+			rot(id, 0);
+			assert_refused(-EUCLEAN, "records up to 10 were durable");
+			rot(id, 0);
+		}
+	}
+}
+
+/*
  * The third one who knows. If the log was cut below it, new records would get the seqs of those that are gone, and those
  * of the block void what clients wrote and flushed. Found by fuzzing, with a seq that was never reached.
  */
@@ -275,6 +309,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		IMAGE_TEST(a_rotten_header_that_the_superblock_knew_durable_is_refused),
 		IMAGE_TEST(a_rotten_header_that_a_later_record_knew_durable_is_refused),
+		IMAGE_TEST(a_later_record_is_heard_behind_a_header_that_did_not_arrive),
 		IMAGE_TEST(a_rotten_header_that_the_list_of_lost_blocks_knew_durable_is_refused),
 		IMAGE_TEST(a_known_durable_record_keeps_its_rotten_data_for_the_reader),
 		IMAGE_TEST(a_read_error_in_the_dirty_part_is_refused_never_cut),
