@@ -55,8 +55,10 @@ int lc_bad_add(struct lc_bad *b, u8 volume, u64 block, u8 mask, u64 seq)
 		e = new_entry(b);
 	if (!e)
 		return -ENOSPC;
+	/* What was lost later stays so: the copies in between are older than it. */
+	if (!e->key || seq > e->seq)
+		e->seq = seq;
 	e->key |= lc_key(volume, block, mask, LC_ENTRY_DATA);
-	e->seq = seq;
 	return touch(b, e);
 }
 

@@ -30,8 +30,8 @@ int lc_bad_init(struct lc_bad *b); /* -ENOMEM */
 void lc_bad_destroy(struct lc_bad *b);
 
 /*
- * Lose the sectors in MASK, whose newest copy is in a record up to SEQ. Returns the entry's page (0 ..), or
- * -ENOSPC when the list is full: the block must stay dirty then.
+ * Lose the sectors in MASK, whose newest copy is in a record up to SEQ, besides those that are lost already, in whatever
+ * order that is found out. Returns the entry's page (0 ..), or -ENOSPC when the list is full: the block must stay dirty then.
  */
 int lc_bad_add(struct lc_bad *b, u8 volume, u64 block, u8 mask, u64 seq);
 /* The sectors in MASK were overwritten. */
