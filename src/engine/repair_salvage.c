@@ -121,12 +121,12 @@ static int add(struct repair *r, struct named n)
 	return 0;
 }
 
-/* Can the entry be about a block that there is? */
-static bool plausible(const struct repair *r, const struct lc_slot *s)
+/* Can the entry, of a record up to LAST, be about a block that there is? Older ones were an earlier volume's of that id. */
+static bool plausible(const struct repair *r, const struct lc_slot *s, u64 last)
 {
 	const struct lc_volume_entry *v = &r->in->core.meta.volumes[lc_key_volume(s->key)];
 
-	return lc_key_type(s->key) == LC_ENTRY_DATA && v->id &&
+	return lc_key_type(s->key) == LC_ENTRY_DATA && v->id && last >= v->from_seq &&
 	       lc_key_block(s->key) < (v->size_bytes + LC_BLOCK - 1) / LC_BLOCK;
 }
 
@@ -165,7 +165,8 @@ int repair_name(struct repair *r, u64 id, u32 from, u32 to, u64 a, u64 b, u64 up
 		    was_cut_off(r, &info))
 			continue;
 		for (u32 i = 0; i < LC_ENTRIES_MAX && k + 1 + i < to && !err; i++) {
-			if (!r->entries[i].key || !plausible(r, &r->entries[i]) || !agrees(r, k, i))
+			if (!r->entries[i].key || !plausible(r, &r->entries[i], b) ||
+			    !agrees(r, k, i))
 				continue;
 			err = add(r, (struct named){
 					     .key = r->entries[i].key,
