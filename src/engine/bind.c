@@ -204,6 +204,8 @@ static struct lc_volume_entry *new_entry(struct lc_cache *c, const char *name)
 	};
 	memcpy(e->name, name, strlen(name));
 	lc_random(e->uuid, sizeof e->uuid);
+	/* A forget that was interrupted (forget.c) may have left lost blocks of another volume. */
+	lc_bad_clear_range(&c->core.meta.bad, e->id, 0, LC_BLOCK_NR_MAX, UINT64_MAX);
 	return e;
 }
 

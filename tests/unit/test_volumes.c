@@ -5,6 +5,8 @@
  */
 #include "cache_life.h"
 
+#include "meta.h"
+
 #define BLOCKS 512u /* of a disk */
 
 /* A cache of three volumes. */
@@ -66,6 +68,22 @@ static void change_unnoticed(unsigned i, u64 block, u8 with)
 	for (unsigned k = 0; k < LC_NR_SAMPLES; k++)
 		assert_true((u64)(BLOCKS - 1) * k / (LC_NR_SAMPLES - 1) != block);
 	memset(mem_block(&disks[i], block), with, LC_BLOCK);
+}
+
+/* Of the volume that has ID a block is lost; there need not be one. */
+static void lose(u8 id, u64 block)
+{
+	struct lc_meta meta;
+	struct lc_mutex lock;
+
+	lc_mutex_init(&lock);
+	assert_int_equal(lc_meta_load(&meta, &ssd.store, &error), 0);
+	assert_true(lc_bad_add(&meta.bad, id, block, LC_MASK_FULL, 0) >= 0);
+	assert_int_equal(lc_meta_write(&meta, &lock, LC_PAGE_BAD,
+				       (struct lc_flusher){lc_meta_flush_store, NULL, &ssd.store}),
+			 0);
+	lc_meta_destroy(&meta);
+	lc_mutex_destroy(&lock);
 }
 
 /* --- together --- */
@@ -584,6 +602,22 @@ static void the_log_is_full_for_all(void **state)
 	must_close();
 }
 
+/* A crash while its predecessor was forgotten had left that one's lost blocks: they answered with errors here. */
+static void a_new_volume_has_lost_nothing(void **state)
+{
+	(void)state;
+	lose(1, 7);
+	for (unsigned life = 0; life < 2; life++) {
+		must_open();
+		assert_reads(0, 7, 1, noise(0));
+		must_close();
+	}
+	lose(1, 7);
+	must_open();
+	assert_int_equal(lc_read(volume(0), client_buf, LC_BLOCK, 7 * LC_BLOCK), -EIO);
+	must_close();
+}
+
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, life_teardown)
 #define MANY(name) cmocka_unit_test_setup_teardown(name, setup_many, life_teardown)
 
@@ -610,6 +644,7 @@ int main(void)
 		T(two_disks_fail),
 		T(service_goes_on_while_one_disk_fails),
 		T(the_log_is_full_for_all),
+		T(a_new_volume_has_lost_nothing),
 	};
 
 	return cmocka_run_group_tests(tests, mem_quiet, NULL);
