@@ -201,9 +201,23 @@ int lc_trim(struct lc_volume *v, u64 len_bytes, u64 offset_bytes, unsigned flags
 
 /*
  * Every write, zero and trim acknowledged before this call, on any connection to any volume that shares
- * the log (or, without an SSD, to this volume), is durable when it returns 0.
+ * the log (or, without an SSD, to this volume), is durable when it returns 0; except for what an earlier failure was about.
  */
 int lc_flush(struct lc_volume *v);
+
+/*
+ * Without an SSD a flush that fails may have lost what it was to make durable, whoever has written that, and nobody can bring it
+ * back; and a store tells of it once. So each client (a connection) is told, once: by its next lc_client_flush. One
+ * that comes later is told what nobody has heard yet.
+ */
+struct lc_client {
+	u64 failures_heard; /* the engine's own */
+};
+
+/* V's client C begins. Nothing ends it. */
+void lc_client_begin(struct lc_volume *v, struct lc_client *c);
+/* lc_flush() by a client of V. */
+int lc_client_flush(struct lc_volume *v, struct lc_client *c);
 
 /*
  * What begins at OFFSET, and how far it goes, at most LEN: cached blocks are data, ranges that were zeroed are

@@ -167,7 +167,7 @@ static int flush_volume(struct lc_cache *c, struct lc_volume *v, struct lc_error
 	if (!ret)
 		return 0;
 	lc_mutex_lock(&c->core.lock);
-	v->flush_error = ret;
+	lc_volume_flush_failed(v, ret);
 	lc_mutex_unlock(&c->core.lock);
 	return lc_fail(err, ret, "%s: flush fails: %s; no cache is attached before it works",
 		       v->backing->name, strerror(-ret));

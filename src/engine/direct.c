@@ -113,6 +113,8 @@ static int enter(struct lc_volume *v, struct lc_request *rq, struct lc_range *ra
 	if (err || v->log)
 		return err;
 	v->direct_writes++;
+	if (!rq->direct)
+		rq->failures = v->flush_failures;
 	rq->direct = true;
 	c->client_ops++;
 	return 1;

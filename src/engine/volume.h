@@ -42,7 +42,13 @@ struct lc_volume {
 	u32 direct_writes;	   /* and straight */
 	bool sampling; /* a cache is being attached: `touched` and `written` note what goes straight meanwhile */
 	bool written; /* something has */
-	int flush_error; /* a flush of the backing store failed that no client asked for: the next one shall know */
+	/*
+	 * Flushes of the backing store that failed, while there was no log. Who asked for one cannot be the only one to know: others
+	 * may have written what is lost with it.
+	 */
+	u64 flush_failures;
+	u64 failures_heard; /* by some client: up to this one */
+	int flush_error;    /* of the last one */
 	struct lc_ranges ranges;
 	struct lc_busy reads;
 	/*
@@ -89,7 +95,8 @@ struct lc_request {
 	u64 since_ns;	/* and since when it may have been waiting: lc_core_still_wanted */
 	u64 newest_seq; /* the last record that it is in */
 	u64 attachment; /* of which SSD */
-	bool direct;	/* some of it went straight to the backing store */
+	bool direct;	/* some of it went straight to the backing store, */
+	u64 failures;	/* when so many flushes of that had failed */
 	bool counted;	/* in the statistics */
 	u64 pay_ns;	/* until then it pays for its blocks: pace.h */
 };
@@ -123,6 +130,13 @@ static inline void lc_whole_blocks(u64 len_bytes, u64 offset_bytes, u64 *first, 
 {
 	*first = (offset_bytes + LC_BLOCK - 1) / LC_BLOCK;
 	*end = (offset_bytes + len_bytes) / LC_BLOCK;
+}
+
+/* A flush of the backing store of a volume without a log failed: its clients have to hear of it. [lock] */
+static inline void lc_volume_flush_failed(struct lc_volume *v, int err)
+{
+	v->flush_failures++;
+	v->flush_error = err;
 }
 
 /* For zeros to be copied from. */

@@ -286,24 +286,28 @@ int lc_volume_write(struct lc_volume *v, struct lc_request *rq, const void *buf,
 
 /* --- durability --- */
 
-/* A flush failed that no client had asked for: this one shall know. [lock] */
-static int take_flush_error(struct lc_volume *v)
+/*
+ * Make durable what went straight to the backing store, since when SINCE flushes had failed: one that has failed meanwhile may
+ * have lost it, and the store does not say so again.
+ */
+static int flush_direct(struct lc_volume *v, u64 since)
 {
-	int err = v->flush_error;
+	struct lc_core *c = v->core;
+	bool log;
+	int err = 0;
 
-	v->flush_error = 0;
+	lc_mutex_lock(&c->lock);
+	log = v->log; /* then attaching it has flushed the store */
+	lc_mutex_unlock(&c->lock);
+	if (!log)
+		err = lc_store_flush(v->backing);
+	lc_mutex_lock(&c->lock);
+	if (err)
+		lc_volume_flush_failed(v, err);
+	else if (v->flush_failures != since)
+		err = v->flush_error;
+	lc_mutex_unlock(&c->lock);
 	return err;
-}
-
-/* Make durable what went straight to the backing store. */
-static int flush_direct(struct lc_volume *v)
-{
-	int err;
-
-	lc_mutex_lock(&v->core->lock);
-	err = take_flush_error(v);
-	lc_mutex_unlock(&v->core->lock);
-	return err ? err : lc_store_flush(v->backing);
 }
 
 /*
@@ -314,7 +318,7 @@ static int flush_log(struct lc_volume *v, u64 seq, u64 attachment)
 {
 	struct lc_core *c = v->core;
 	struct lc_log *log;
-	int err = 0, failed;
+	int err = 0;
 
 	lc_mutex_lock(&c->lock);
 	log = lc_path_read(v);
@@ -324,10 +328,9 @@ static int flush_log(struct lc_volume *v, u64 seq, u64 attachment)
 	}
 	if (!attachment || attachment == c->attachment)
 		err = lc_log_commit(log, seq ? seq : lc_log_newest_seq(log));
-	failed = take_flush_error(v);
 	lc_path_read_done(v);
 	lc_log_unlock(log);
-	return err ? err : failed;
+	return err;
 }
 
 int lc_volume_finish(struct lc_volume *v, const struct lc_request *rq, unsigned flags)
@@ -340,7 +343,7 @@ int lc_volume_finish(struct lc_volume *v, const struct lc_request *rq, unsigned 
 		err = flush_log(v, rq->newest_seq, rq->attachment);
 	if (err == -ENODEV)
 		err = 0;
-	return !err && rq->direct ? flush_direct(v) : err;
+	return !err && rq->direct ? flush_direct(v, rq->failures) : err;
 }
 
 int lc_write(struct lc_volume *v, const void *buf, u32 len_bytes, u64 offset_bytes, unsigned flags)
@@ -359,12 +362,33 @@ int lc_write(struct lc_volume *v, const void *buf, u32 len_bytes, u64 offset_byt
 int lc_flush(struct lc_volume *v)
 {
 	struct lc_core *c = v->core;
+	u64 failures;
 	int err;
 
 	lc_mutex_lock(&c->lock);
 	c->client_ops++;
 	c->stats.flushes++;
+	failures = v->flush_failures;
 	lc_mutex_unlock(&c->lock);
 	err = flush_log(v, 0, 0);
-	return err == -ENODEV ? flush_direct(v) : err;
+	return err == -ENODEV ? flush_direct(v, failures) : err;
+}
+
+void lc_client_begin(struct lc_volume *v, struct lc_client *c)
+{
+	lc_mutex_lock(&v->core->lock);
+	c->failures_heard = v->failures_heard;
+	lc_mutex_unlock(&v->core->lock);
+}
+
+int lc_client_flush(struct lc_volume *v, struct lc_client *c)
+{
+	int err = lc_flush(v);
+
+	lc_mutex_lock(&v->core->lock);
+	if (!err && c->failures_heard != v->flush_failures)
+		err = v->flush_error;
+	c->failures_heard = v->failures_heard = v->flush_failures;
+	lc_mutex_unlock(&v->core->lock);
+	return err;
 }

@@ -19,7 +19,7 @@
  * while requests run; the engine does its own locking. What a flush promises holds across
  * connections (I2), so clients may spread requests over several.
  *
- * Exports: each volume is one, called by its name. The handle of a connection is its volume. A client
+ * Exports: each volume is one, called by its name. The handle of a connection is a struct connection. A client
  * that names none gets the default export, or else the only volume; nobody gets one of several
  * by accident.
  *
@@ -30,6 +30,7 @@
 #include <inttypes.h>
 #include <limits.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
@@ -334,10 +335,16 @@ static const char *list_of_exports(char list[LIST_BYTES])
 	return list;
 }
 
+struct connection {
+	const struct served_volume *served;
+	struct lc_client client;
+};
+
 static void *plugin_open(int readonly)
 {
 	const char *name = nbdkit_export_name();
 	const struct served_volume *v;
+	struct connection *c;
 	char list[LIST_BYTES];
 
 	(void)readonly; /* nbdkit itself refuses writes then */
@@ -352,22 +359,40 @@ static void *plugin_open(int readonly)
 			nbdkit_error("there is no default export: ask for one of %s",
 				     list_of_exports(list));
 		nbdkit_set_error(ENOENT);
+		return NULL;
 	}
-	return (void *)v;
+	c = malloc(sizeof *c);
+	if (!c) {
+		nbdkit_error("no memory for a connection");
+		return NULL;
+	}
+	c->served = v;
+	lc_client_begin(v->volume, &c->client);
+	return c;
+}
+
+static void plugin_close(void *handle)
+{
+	free(handle);
+}
+
+static const struct served_volume *served_of(void *handle)
+{
+	const struct connection *c = handle;
+
+	return c->served;
 }
 
 static const char *plugin_export_description(void *handle)
 {
 	char text[DESCRIPTION_BYTES];
 
-	return nbdkit_strdup_intern(description_of(handle, text, sizeof text));
+	return nbdkit_strdup_intern(description_of(served_of(handle), text, sizeof text));
 }
 
 static struct lc_volume *volume_of(void *handle)
 {
-	const struct served_volume *v = handle;
-
-	return v->volume;
+	return served_of(handle)->volume;
 }
 
 static int64_t plugin_get_size(void *handle)
@@ -446,7 +471,7 @@ static unsigned lc_flags(uint32_t flags)
 
 static int plugin_pread(void *handle, void *buf, uint32_t count, uint64_t offset, uint32_t flags)
 {
-	struct request r = request_begin(REQUEST_READ, handle, count, offset, flags);
+	struct request r = request_begin(REQUEST_READ, served_of(handle), count, offset, flags);
 
 	return request_end(&r, lc_read(volume_of(handle), buf, count, offset));
 }
@@ -454,30 +479,31 @@ static int plugin_pread(void *handle, void *buf, uint32_t count, uint64_t offset
 static int plugin_pwrite(void *handle, const void *buf, uint32_t count, uint64_t offset,
 			 uint32_t flags)
 {
-	struct request r = request_begin(REQUEST_WRITE, handle, count, offset, flags);
+	struct request r = request_begin(REQUEST_WRITE, served_of(handle), count, offset, flags);
 
 	return request_end(&r, lc_write(volume_of(handle), buf, count, offset, lc_flags(flags)));
 }
 
 static int plugin_zero(void *handle, uint32_t count, uint64_t offset, uint32_t flags)
 {
-	struct request r = request_begin(REQUEST_ZERO, handle, count, offset, flags);
+	struct request r = request_begin(REQUEST_ZERO, served_of(handle), count, offset, flags);
 
 	return request_end(&r, lc_zero(volume_of(handle), count, offset, lc_flags(flags)));
 }
 
 static int plugin_trim(void *handle, uint32_t count, uint64_t offset, uint32_t flags)
 {
-	struct request r = request_begin(REQUEST_TRIM, handle, count, offset, flags);
+	struct request r = request_begin(REQUEST_TRIM, served_of(handle), count, offset, flags);
 
 	return request_end(&r, lc_trim(volume_of(handle), count, offset, lc_flags(flags)));
 }
 
 static int plugin_flush(void *handle, uint32_t flags)
 {
-	struct request r = request_begin(REQUEST_FLUSH, handle, 0, 0, flags);
+	struct request r = request_begin(REQUEST_FLUSH, served_of(handle), 0, 0, flags);
+	struct connection *c = handle;
 
-	return request_end(&r, lc_flush(volume_of(handle)));
+	return request_end(&r, lc_client_flush(volume_of(handle), &c->client));
 }
 
 /*
@@ -487,7 +513,7 @@ static int plugin_flush(void *handle, uint32_t flags)
 static int plugin_extents(void *handle, uint32_t count, uint64_t offset, uint32_t flags,
 			  struct nbdkit_extents *extents)
 {
-	struct request r = request_begin(REQUEST_EXTENTS, handle, count, offset, flags);
+	struct request r = request_begin(REQUEST_EXTENTS, served_of(handle), count, offset, flags);
 	u64 at = offset, end = offset + count;
 	struct lc_extent e;
 	bool hole = false;
@@ -526,6 +552,7 @@ static struct nbdkit_plugin plugin = {
 	.list_exports = plugin_list_exports,
 	.default_export = plugin_default_export,
 	.open = plugin_open,
+	.close = plugin_close,
 	.export_description = plugin_export_description,
 	.get_size = plugin_get_size,
 	.block_size = plugin_block_size,

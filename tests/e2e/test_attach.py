@@ -8,6 +8,8 @@ import subprocess
 import threading
 import time
 
+import nbd
+
 from control import Control, Load, content_of, refused, serve
 from devices import FailingStore, wait_until
 from harness import K, M, Skip, case, file_hash, pick
@@ -320,11 +322,14 @@ def shutdown_during_a_job(env):
 
 @case()
 def attach_when_a_flush_fails(env):
-    """No cache is put in front of writes of which nothing is known; when the store works again it can be."""
+    """
+    No cache is put in front of writes of which nothing is known; each client hears of that, once. When the store works again
+    a cache can be.
+    """
     store = FailingStore(env, "store", 8 * M, flushes_only=True)
     server = env.serve(backing=store.path, control=env.path("ctl"))
     control = Control(env.path("ctl"))
-    h = server.connect()
+    h, other = server.connect(), server.connect()
     h.pwrite(b"1" * 4096, 0)
     store.fail()
     job = control.wait(control.start("attach", path=cache_file(env, "cache-a", 8 * M)))
@@ -332,10 +337,18 @@ def attach_when_a_flush_fails(env):
     assert control.status()["state"] == "none"
     assert h.pread(4096, 0) == b"1" * 4096
     store.heal()
-    h.pwrite(b"2" * 4096, 4096)
+    other.pwrite(b"2" * 4096, 4096, nbd.CMD_FLAG_FUA)
+    for client in (other, h):
+        try:
+            client.flush()
+            assert False, "a client does not hear that a flush has failed"
+        except nbd.Error as e:
+            assert e.errno == "EIO", e
+        client.flush()
     control.do("attach", path=env.path("cache-a"))
     assert h.pread(8192, 0) == b"1" * 4096 + b"2" * 4096
     control.do("detach")
     h.shutdown()
+    other.shutdown()
     server.stop()
     assert content_of(store.content)[:8192] == b"1" * 4096 + b"2" * 4096

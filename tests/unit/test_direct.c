@@ -195,6 +195,67 @@ static void what_the_disk_answers_is_told(void **state)
 	assert_int_equal(close_cache(), -ENXIO);
 }
 
+/*
+ * A disk tells of a flush that failed once, and what is lost then may be anybody's. (Whoever flushed next was told that all was
+ * well.)
+ */
+static void each_client_hears_of_a_failed_flush_once(void **state)
+{
+	struct lc_client clients[3];
+
+	(void)state;
+	make_direct(MIB, 512);
+	must_open();
+	for (unsigned i = 0; i < 3; i++)
+		lc_client_begin(volume(0), &clients[i]);
+	for (unsigned by = 0; by < 3; by++) {
+		put(0, by, 1, 1);
+		disk->flush_error = -EIO;
+		if (by == 0)
+			assert_int_equal(lc_client_flush(volume(0), &clients[0]), -EIO);
+		else if (by == 1)
+			assert_int_equal(lc_write(volume(0), client_buf, 512, 0, LC_FUA), -EIO);
+		else
+			assert_int_equal(lc_flush(volume(0)), -EIO);
+		disk->flush_error = 0;
+		/* This concerns only what is written now. */
+		assert_int_equal(lc_write(volume(0), client_buf, 512, 0, LC_FUA), 0);
+		for (unsigned i = by == 0; i < 3; i++)
+			assert_int_equal(lc_client_flush(volume(0), &clients[i]), -EIO);
+		for (unsigned i = 0; i < 3; i++)
+			assert_int_equal(lc_client_flush(volume(0), &clients[i]), 0);
+	}
+	must_close();
+}
+
+/* A flush fails while another one is on its way: whoever has that one made could lose the same. */
+static void *flush_slowly(void *result)
+{
+	*(int *)result = lc_flush(volume(0));
+	return NULL;
+}
+
+static void whoever_flushes_meanwhile_hears_of_it_too(void **state)
+{
+	pthread_t thread;
+	int slow = 0;
+
+	(void)state;
+	make_direct(MIB, 512);
+	must_open();
+	put(0, 0, 1, 1);
+	disk->flush_ms = 200;
+	assert_int_equal(pthread_create(&thread, NULL, flush_slowly, &slow), 0);
+	must_become(disk->flushes_begun == 1);
+	disk->flush_error = -EIO; /* should the other one not have looked yet how long it takes, it fails by itself */
+	disk->flush_ms = 0;
+	assert_int_equal(lc_flush(volume(0)), -EIO);
+	disk->flush_error = 0;
+	assert_int_equal(pthread_join(thread, NULL), 0);
+	assert_int_equal(slow, -EIO);
+	must_close();
+}
+
 /* --- zeros --- */
 
 static void the_disk_zeroes_itself_where_it_can(void **state)
@@ -295,6 +356,8 @@ int main(void)
 		T(random_requests_on_three_bytes),
 		T(flush_and_fua_reach_the_disk),
 		T(what_the_disk_answers_is_told),
+		T(each_client_hears_of_a_failed_flush_once),
+		T(whoever_flushes_meanwhile_hears_of_it_too),
 		T(the_disk_zeroes_itself_where_it_can),
 		T(extents_are_those_of_the_disk),
 		T(writers_of_one_block_take_turns),
