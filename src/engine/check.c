@@ -185,8 +185,8 @@ static void bad_block(struct check *c, u64 id, u32 k, const struct lc_slot *s, c
 		    (ull)id, block, how, name, of, lc_key_mask(s->key));
 	else if (s->key & LC_SLOT_DIRTY)
 		say(c, LC_FOUND_LOST,
-		    "segment %llu, block %u: %s: volume %s, block %llu (sectors 0x%02x) is lost, it was "
-		    "not written back yet",
+		    "segment %llu, block %u: %s: volume %s, block %llu (sectors 0x%02x) is lost, unless it "
+		    "was written back already",
 		    (ull)id, block, how, name, of, lc_key_mask(s->key));
 	else if (s->key & LC_SLOT_LIVE || in->log_error)
 		say(c, LC_FOUND_HARMLESS,

@@ -5,7 +5,8 @@
  * A chunk of blocks is looked up and pinned in one critical section. Then, without the mutex, come the
  * sectors that only the backing store has, and over them those from the cache: as few I/Os as the
  * layout allows, all of one store at once, one copy each. What comes from the SSD is checked against its crc; a clean block
- * that fails is dropped and read again, a dirty one is lost (I10): EIO, never stale data.
+ * that fails is dropped and read again, a dirty one is lost (I10): EIO, never stale data, unless that very crc proves that the
+ * backing store has the same.
  */
 #include <assert.h>
 #include <string.h>
@@ -72,7 +73,8 @@ struct piece {
 	u8 cached;   /* sectors that the slot has */
 	bool zeros;  /* the other ones read as zeros: the backing store does not know it yet */
 	bool failed; /* it cannot be read, or */
-	bool wrong;  /* its crc is wrong */
+	bool wrong;  /* its crc is wrong; */
+	bool saved;  /* but the backing store has it */
 	enum lc_pin pin;
 	const u8 *data; /* of a slot in a buffer */
 };
@@ -217,16 +219,28 @@ static bool on_ssd(const struct piece *p)
 	return p->slot && p->pin == LC_PIN_SSD && (p->needed & p->cached);
 }
 
+bool lc_volume_has_written(struct lc_volume *v, u64 block, u8 mask, u32 crc, u8 *buf)
+{
+	if (lc_store_read(v->backing, buf, LC_BLOCK, block * LC_BLOCK))
+		return false;
+	for (u32 i = 0; i < LC_SECTORS_PER_BLOCK; i++)
+		if (!(mask & 1u << i)) /* as write.c fills them */
+			memset(buf + i * LC_SECTOR, 0, LC_SECTOR);
+	return lc_crc32c(buf, LC_BLOCK) == crc;
+}
+
 /* A block of a read of the SSD that FAILED, or did not: check it, and give it to the client. False: it cannot be had. */
 static bool take(struct chunk *c, u32 i, bool failed)
 {
 	struct piece *p = &c->pieces[i];
-	const u8 *block = c->scratch + i * LC_BLOCK;
+	u8 *block = c->scratch + i * LC_BLOCK;
 
 	p->failed = failed;
 	if (!p->failed && !LC_MUTANT(no_crc_on_read))
 		p->failed = p->wrong = lc_crc32c(block, LC_BLOCK) != p->crc;
-	if (!p->failed)
+	if (p->failed)
+		p->saved = lc_volume_has_written(c->v, c->block + i, p->cached, p->crc, block);
+	if (!p->failed || p->saved)
 		deliver(c, i, p->cached, block);
 	return !p->failed;
 }
@@ -291,7 +305,7 @@ static int forget_bad(struct lc_core *core, u32 slot, bool wrong)
 static int read_chunk(struct chunk *c)
 {
 	struct lc_core *core = c->v->core;
-	bool failed = false, on_disk = false;
+	bool failed = false, on_disk = false, again = false;
 	int err;
 
 	lc_mutex_lock(&core->lock);
@@ -337,9 +351,13 @@ static int read_chunk(struct chunk *c)
 	if (c->scratch)
 		put_scratch(core, c->scratch);
 	c->scratch = NULL;
-	for (u32 i = 0; i < c->nr && failed; i++)
-		if (c->pieces[i].failed && forget_bad(core, c->pieces[i].slot, c->pieces[i].wrong))
+	for (u32 i = 0; i < c->nr && failed; i++) {
+		const struct piece *p = &c->pieces[i];
+
+		if (p->failed && forget_bad(core, p->slot, p->wrong) && !p->saved)
 			err = -EIO;
+		again |= p->failed && !p->saved;
+	}
 	unpin(c);
 	if (c->misses) {
 		lc_busy_end(&c->v->reads);
@@ -349,7 +367,7 @@ static int read_chunk(struct chunk *c)
 	lc_log_unlock(c->log);
 	if (err)
 		return err;
-	return failed ? -EAGAIN : 0;
+	return again ? -EAGAIN : 0;
 }
 
 int lc_read(struct lc_volume *v, void *buf, u32 len_bytes, u64 offset_bytes)
@@ -434,8 +452,9 @@ int lc_volume_read_cached(struct lc_volume *v, u64 block, void *buf, u8 *mask)
 	*mask = lc_key_mask(s.key);
 	if (pin == LC_PIN_BUFFER)
 		lc_copy(buf, data, LC_BLOCK);
-	else if (lc_store_read(core->ssd, buf, LC_BLOCK, lc_slot_offset_bytes(slot)) ||
-		 (wrong = lc_crc32c(buf, LC_BLOCK) != s.crc))
+	else if ((lc_store_read(core->ssd, buf, LC_BLOCK, lc_slot_offset_bytes(slot)) ||
+		  (wrong = lc_crc32c(buf, LC_BLOCK) != s.crc)) &&
+		 !lc_volume_has_written(v, block, *mask, s.crc, buf))
 		*mask = 0;
 
 	lc_mutex_lock(&core->lock);

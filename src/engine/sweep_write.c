@@ -18,10 +18,10 @@ static bool medium_error(int err)
 
 /*
  * Is the content of a block what was written? If not, the SSD is asked once more: the read may have failed for a
- * neighbour's sake, or the copy in the buffer may be the bad one. 0 yes, 1 no and the block is lost, -errno if it
- * is too early to say.
+ * neighbour's sake, or the copy in the buffer may be the bad one; then the backing store, which may have it from before a
+ * crash. 0 yes, 1 no and the block is lost, -errno if it is too early to say.
  */
-static int verify_piece(struct lc_sweep *sw, struct lc_piece *p, u8 *block)
+static int verify_piece(struct lc_sweep *sw, struct lc_piece *p, u64 nr, u8 *block)
 {
 	int err;
 
@@ -32,7 +32,10 @@ static int verify_piece(struct lc_sweep *sw, struct lc_piece *p, u8 *block)
 	p->bad = err || p->wrong;
 	if (!p->bad)
 		return 0;
-	return err && !medium_error(err) ? err : 1;
+	if (err && !medium_error(err))
+		return err;
+	p->bad = !lc_volume_has_written(sw->v, nr, p->mask, p->crc, block);
+	return p->bad;
 }
 
 /*
@@ -48,7 +51,6 @@ static int lose_piece(struct lc_sweep *sw, const struct lc_piece *p, u64 block)
 	int page = 0, err;
 
 	lc_mutex_lock(&c->lock);
-	c->stats.crc_errors += p->wrong;
 	lost = s->key & LC_SLOT_DIRTY;
 	if (lost)
 		page = lc_bad_add(&c->meta.bad, sw->v->id, block, p->mask,
@@ -172,7 +174,7 @@ static void write_run(struct lc_sweep *sw, struct lc_run *r)
 	int err;
 
 	for (u32 i = 0; i < r->nr; i++) {
-		err = verify_piece(sw, &pieces[i], lc_sweep_frame(sw, r->frame + i));
+		err = verify_piece(sw, &pieces[i], r->block + i, lc_sweep_frame(sw, r->frame + i));
 		if (err > 0)
 			err = lose_piece(sw, &pieces[i], r->block + i);
 		if (err)
@@ -182,6 +184,7 @@ static void write_run(struct lc_sweep *sw, struct lc_run *r)
 	for (u32 i = 0; i < r->nr; i++) {
 		const struct lc_piece *p = &pieces[i];
 
+		c->stats.crc_errors += p->wrong;
 		/* It can be read after all: it was listed, but that could not be made durable. */
 		if (!p->bad && lc_index_slot(&c->ring.index, p->slot)->key & LC_SLOT_DIRTY)
 			lc_bad_clear(&c->meta.bad, v->id, r->block + i, p->mask);
