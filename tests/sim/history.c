@@ -424,7 +424,7 @@ void history_format(struct history *h)
 	h->ssd->sim.faults = (struct sim_faults){0};
 	h->ssd->formatted = h->ssd->voided = true;
 	h->ssd->detached = h->at_stake = h->unverified = false;
-	settings_format(h->ssd);
+	settings_format(h, h->ssd);
 	do {
 		outcome = sim_life("format", format_main, h);
 		if (outcome == SIM_CRASHED) {

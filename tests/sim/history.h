@@ -96,6 +96,11 @@ struct knobs {
 	bool known[LC_SETTINGS_MAX];
 	bool raced[LC_SETTINGS_MAX]; /* changed while a cache was attached or detached */
 	u64 value[LC_SETTINGS_MAX];
+	/* What is just being kept, or not any more: also by an SSD that is formatted and attached meanwhile. */
+	bool keeping;
+	u32 number;
+	bool keeps;
+	u64 kept;
 };
 
 struct ssd {
@@ -235,7 +240,7 @@ void switch_refused(struct history *h);
 
 /* --- tuner.c --- */
 
-void settings_format(struct ssd *s);
+void settings_format(struct history *h, struct ssd *s);
 /* Opened: what is kept holds. */
 void settings_opened(struct history *h);
 void settings_attaching(struct history *h);

@@ -107,7 +107,7 @@ static void format_other(struct history *h, struct ssd *s)
 	if (r)
 		return;
 	s->formatted = s->voided = true;
-	settings_format(s);
+	settings_format(h, s);
 }
 
 static void attach(struct history *h)

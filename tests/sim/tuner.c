@@ -10,15 +10,6 @@
 
 #include "history.h"
 
-void settings_format(struct ssd *s)
-{
-	u32 n;
-
-	memset(&s->kept, 0, sizeof(s->kept));
-	for (n = 0; n < LC_SETTINGS_MAX; n++)
-		s->kept.nr[n] = 1; /* nothing */
-}
-
 static void may_keep(struct kept *k, u32 n, bool keeps, u64 value)
 {
 	u32 i;
@@ -31,6 +22,17 @@ static void may_keep(struct kept *k, u32 n, bool keeps, u64 value)
 	k->may[n][k->nr[n]].keeps = keeps;
 	k->may[n][k->nr[n]].value = value;
 	k->nr[n]++;
+}
+
+void settings_format(struct history *h, struct ssd *s)
+{
+	u32 n;
+
+	memset(&s->kept, 0, sizeof(s->kept));
+	for (n = 0; n < LC_SETTINGS_MAX; n++)
+		s->kept.nr[n] = 1; /* nothing */
+	if (h->knobs.keeping)
+		may_keep(&s->kept, h->knobs.number, h->knobs.keeps, h->knobs.kept);
 }
 
 static void does_keep(struct kept *k, u32 n, bool keeps, u64 value)
@@ -167,6 +169,10 @@ void settings_change(struct history *h)
 		if (kind)
 			may_keep(&h->ssds[nr].kept, n, kind == 1, kind == 1 ? value : 0);
 	}
+	h->knobs.keeping = kind;
+	h->knobs.number = n;
+	h->knobs.keeps = kind == 1;
+	h->knobs.kept = kind == 1 ? value : 0;
 	h->knobs.known[n] = false;
 	h->knobs.raced[n] = true;
 	h->settings.given |= 1u << n; /* what an SSD that is attached later keeps counts less */
@@ -174,6 +180,7 @@ void settings_change(struct history *h)
 		r = lc_cache_unset(h->cache, k, &err);
 	else
 		r = lc_cache_set(h->cache, k, value, kind == 1, &err);
+	h->knobs.keeping = false;
 	exact = exact && stable(h) && switches == h->nr_switches;
 	sim_trace("setting %s=%llu, %s: %d%s", k->key, (unsigned long long)value, how[kind], r,
 		  exact ? "" : " (meanwhile the cache comes or goes)");
