@@ -56,7 +56,7 @@ int lc_bad_add(struct lc_bad *b, u8 volume, u64 block, u8 mask, u64 seq)
 	if (!e)
 		return -ENOSPC;
 	/* What was lost later stays so: the copies in between are older than it. */
-	if (!e->key || seq > e->seq)
+	if (!e->key || seq > e->seq || LC_MUTANT(older_loss_wins))
 		e->seq = seq;
 	e->key |= lc_key(volume, block, mask, LC_ENTRY_DATA);
 	return touch(b, e);

@@ -304,7 +304,7 @@ static int flush_direct(struct lc_volume *v, u64 since)
 	lc_mutex_lock(&c->lock);
 	if (err)
 		lc_volume_flush_failed(v, err);
-	else if (v->flush_failures != since)
+	else if (v->flush_failures != since && !LC_MUTANT(failure_of_others))
 		err = v->flush_error;
 	lc_mutex_unlock(&c->lock);
 	return err;
@@ -386,7 +386,7 @@ int lc_client_flush(struct lc_volume *v, struct lc_client *c)
 	int err = lc_flush(v);
 
 	lc_mutex_lock(&v->core->lock);
-	if (!err && c->failures_heard != v->flush_failures)
+	if (!err && c->failures_heard != v->flush_failures && !LC_MUTANT(first_client_hears))
 		err = v->flush_error;
 	c->failures_heard = v->failures_heard = v->flush_failures;
 	lc_mutex_unlock(&v->core->lock);
