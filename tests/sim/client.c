@@ -123,7 +123,7 @@ static void do_flush(struct client *c, unsigned volume)
 
 	promise = oracle_promise(tick);
 	sim_trace("flush submit (tick %u)", tick);
-	r = lc_flush(volume_of(c->history, volume));
+	r = lc_client_flush(volume_of(c->history, volume), &c->connections[volume]);
 	sim_trace("flush of %u done: %d", volume, r);
 	if (!r) {
 		durable_at(volume, tick);
@@ -222,6 +222,8 @@ static void client_main(void *arg)
 		    w->extent;
 	u32 n;
 
+	for (n = 0; n < h->nr_served; n++)
+		lc_client_begin(volume_of(h, h->served[n]), &c->connections[h->served[n]]);
 	for (n = 0; n < c->nr_ops; n++) {
 		unsigned volume = h->served[sim_below(h->nr_served)];
 		u32 k = sim_below(total);

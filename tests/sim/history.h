@@ -77,6 +77,7 @@ struct client {
 	u32 nr_ops;
 	u32 cursor; /* of a sequential client, in sectors */
 	u8 *memory; /* SIM_IO_MAX and some: for requests at any alignment */
+	struct lc_client connections[ORACLE_VOLUMES_MAX]; /* in this life */
 };
 
 #define SIM_SSDS 2u
