@@ -162,13 +162,15 @@ static int hold_writers(struct lc_cache *c, u64 deadline_ns)
 /* Flush a backing store; if that fails, clients have to hear of it, because nothing is known of what they wrote. */
 static int flush_volume(struct lc_cache *c, struct lc_volume *v, struct lc_error *err)
 {
-	int ret = LC_MUTANT(attach_without_flush) ? 0 : lc_store_flush(v->backing);
+	u64 failures;
+	int ret;
 
+	lc_mutex_lock(&c->core.lock);
+	failures = v->flush_failures;
+	lc_mutex_unlock(&c->core.lock);
+	ret = LC_MUTANT(attach_without_flush) ? 0 : lc_direct_flush(v, failures);
 	if (!ret)
 		return 0;
-	lc_mutex_lock(&c->core.lock);
-	lc_volume_flush_failed(v, ret);
-	lc_mutex_unlock(&c->core.lock);
 	return lc_fail(err, ret, "%s: flush fails: %s; no cache is attached before it works",
 		       v->backing->name, strerror(-ret));
 }

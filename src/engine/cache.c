@@ -218,8 +218,10 @@ static void destroy(struct lc_cache *c)
 {
 	forget_ssd(c);
 	lc_scratch_destroy(&c->core);
-	for (unsigned i = 0; c->volumes && i < c->nr_volumes; i++)
+	for (unsigned i = 0; c->volumes && i < c->nr_volumes; i++) {
 		lc_ranges_destroy(&c->volumes[i].ranges);
+		lc_cond_destroy(&c->volumes[i].flushed);
+	}
 	lc_cond_destroy(&c->core.path);
 	lc_pace_destroy(&c->core.pace);
 	lc_mutex_destroy(&c->core.lock);
@@ -319,6 +321,7 @@ int lc_cache_open(struct lc_store *ssd, const struct lc_volume_spec *specs, unsi
 		v->size_bytes = v->backing->size_bytes;
 		v->nr_blocks = lc_blocks_of(v->size_bytes);
 		lc_ranges_init(&v->ranges, &c->core.lock);
+		lc_cond_init(&v->flushed);
 	}
 	if (ssd) {
 		ret = lc_ssd_open(c, false, err);

@@ -164,6 +164,39 @@ int64_t lc_direct_write(struct lc_volume *v, struct lc_request *rq, const void *
 	return err ? err : (int64_t)(w.end - w.at);
 }
 
+/*
+ * One flush at a time, and who comes meanwhile shares the next one. So a failure, of which a store tells once, is known here
+ * before the store can tell anybody else that all is well.
+ */
+int lc_direct_flush(struct lc_volume *v, u64 since)
+{
+	struct lc_core *c = v->core;
+	u64 wanted;
+	int err;
+
+	lc_mutex_lock(&c->lock);
+	wanted = v->flushes_begun + 1;
+	while (v->flushes_ended < wanted && !v->log) {
+		if (v->flushes_begun > v->flushes_ended && !LC_MUTANT(direct_flushes_overlap)) {
+			lc_cond_wait(&v->flushed, &c->lock, LC_FOREVER);
+			continue;
+		}
+		v->flushes_begun++;
+		lc_mutex_unlock(&c->lock);
+		err = lc_store_flush(v->backing);
+		lc_mutex_lock(&c->lock);
+		v->flushes_ended++;
+		if (err) {
+			v->flush_failures++;
+			v->flush_error = err;
+		}
+		lc_cond_broadcast(&v->flushed);
+	}
+	err = v->flush_failures != since && !LC_MUTANT(failure_of_others) ? v->flush_error : 0;
+	lc_mutex_unlock(&c->lock);
+	return err;
+}
+
 /* Write zeros to whole blocks that we have entered. */
 static int write_zeros(struct lc_volume *v, u64 len_bytes, u64 offset_bytes)
 {

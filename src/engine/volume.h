@@ -46,6 +46,8 @@ struct lc_volume {
 	 * Flushes of the backing store that failed, while there was no log. Who asked for one cannot be the only one to know: others
 	 * may have written what is lost with it.
 	 */
+	u64 flushes_begun, flushes_ended; /* of those that are asked for meanwhile: one at a time */
+	struct lc_cond flushed;		  /* one has ended */
 	u64 flush_failures;
 	u64 failures_heard; /* by some client: up to this one */
 	int flush_error;    /* of the last one */
@@ -138,13 +140,6 @@ static inline void lc_whole_blocks(u64 len_bytes, u64 offset_bytes, u64 *first, 
 	*end = (offset_bytes + len_bytes) / LC_BLOCK;
 }
 
-/* A flush of the backing store of a volume without a log failed: its clients have to hear of it. [lock] */
-static inline void lc_volume_flush_failed(struct lc_volume *v, int err)
-{
-	v->flush_failures++;
-	v->flush_error = err;
-}
-
 /* For zeros to be copied from. */
 extern const u8 lc_zero_block[LC_BLOCK];
 
@@ -161,6 +156,11 @@ int64_t lc_direct_write(struct lc_volume *v, struct lc_request *rq, const void *
 /* Whole blocks. ONLY if the store can do it itself: otherwise -EOPNOTSUPP; or else by writing. */
 int64_t lc_direct_zero(struct lc_volume *v, struct lc_request *rq, u64 len_bytes, u64 offset_bytes,
 		       bool punch, bool only);
+/*
+ * Make durable what went straight to the backing store, since when SINCE flushes had failed. Nothing to do if the volume has a log
+ * by now: attaching it has flushed the store. 0 or -errno.
+ */
+int lc_direct_flush(struct lc_volume *v, u64 since);
 
 /* The sectors of block-relative bytes [from, to) as a mask. */
 static inline u8 lc_sector_mask(u32 from_bytes, u32 to_bytes)

@@ -287,30 +287,6 @@ int lc_volume_write(struct lc_volume *v, struct lc_request *rq, const void *buf,
 /* --- durability --- */
 
 /*
- * Make durable what went straight to the backing store, since when SINCE flushes had failed: one that has failed meanwhile may
- * have lost it, and the store does not say so again.
- */
-static int flush_direct(struct lc_volume *v, u64 since)
-{
-	struct lc_core *c = v->core;
-	bool log;
-	int err = 0;
-
-	lc_mutex_lock(&c->lock);
-	log = v->log; /* then attaching it has flushed the store */
-	lc_mutex_unlock(&c->lock);
-	if (!log)
-		err = lc_store_flush(v->backing);
-	lc_mutex_lock(&c->lock);
-	if (err)
-		lc_volume_flush_failed(v, err);
-	else if (v->flush_failures != since && !LC_MUTANT(failure_of_others))
-		err = v->flush_error;
-	lc_mutex_unlock(&c->lock);
-	return err;
-}
-
-/*
  * Make durable what is in the log up to SEQ (0: all that it has now) of the SSD of that number. What was in the log of an SSD that
  * was detached since is on the backing store, durably. Without a log: -ENODEV.
  */
@@ -343,7 +319,7 @@ int lc_volume_finish(struct lc_volume *v, const struct lc_request *rq, unsigned 
 		err = flush_log(v, rq->newest_seq, rq->attachment);
 	if (err == -ENODEV)
 		err = 0;
-	return !err && rq->direct ? flush_direct(v, rq->failures) : err;
+	return !err && rq->direct ? lc_direct_flush(v, rq->failures) : err;
 }
 
 int lc_write(struct lc_volume *v, const void *buf, u32 len_bytes, u64 offset_bytes, unsigned flags)
@@ -371,7 +347,7 @@ int lc_flush(struct lc_volume *v)
 	failures = v->flush_failures;
 	lc_mutex_unlock(&c->lock);
 	err = flush_log(v, 0, 0);
-	return err == -ENODEV ? flush_direct(v, failures) : err;
+	return err == -ENODEV ? lc_direct_flush(v, failures) : err;
 }
 
 void lc_client_begin(struct lc_volume *v, struct lc_client *c)
