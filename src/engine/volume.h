@@ -43,11 +43,11 @@ struct lc_volume {
 	bool sampling; /* a cache is being attached: `touched` and `written` note what goes straight meanwhile */
 	bool written; /* something has */
 	/*
-	 * Flushes of the backing store that failed, while there was no log. Who asked for one cannot be the only one to know: others
-	 * may have written what is lost with it.
+	 * Flushes of the backing store, while there is no log: one at a time. Who asked for one that fails cannot be the only one to
+	 * know: others may have written what is lost with it.
 	 */
-	u64 flushes_begun, flushes_ended; /* of those that are asked for meanwhile: one at a time */
-	struct lc_cond flushed;		  /* one has ended */
+	u64 flushes_begun, flushes_ended;
+	struct lc_cond flushed; /* one has ended */
 	u64 flush_failures;
 	u64 failures_heard; /* by some client: up to this one */
 	int flush_error;    /* of the last one */
