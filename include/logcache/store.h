@@ -14,8 +14,8 @@
  *   - offset and length are multiples of block_bytes, the length is not 0, buffers are aligned to
  *     LC_BLOCK. Violations are bugs in the caller (asserted), never reported to a user.
  *   - An I/O is whole or an error: stores resume partial transfers, EINTR and EAGAIN themselves.
- *   - I/O may reach past size_bytes only inside the block (LC_BLOCK) that holds the last byte: the part
- *     beyond the end reads as zeros, and is dropped when written. A store never grows.
+ *   - I/O begins before size_bytes, and may reach past it only inside the block (LC_BLOCK) that holds the last
+ *     byte: the part beyond the end reads as zeros, and is dropped when written. A store never grows.
  *   - Overlapping I/Os in flight at one time have no defined order.
  *   - After a successful flush every write that had completed before the flush was submitted is durable.
  *     After a failed flush nothing is known of the writes since the last good one.
@@ -140,7 +140,7 @@ static inline void lc_store_check(const struct lc_store *s, const void *buf, u32
 	assert((uintptr_t)buf % LC_BLOCK == 0);
 	assert(len_bytes > 0 && len_bytes % s->block_bytes == 0);
 	assert(offset_bytes % s->block_bytes == 0);
-	assert(offset_bytes < end && len_bytes <= end - offset_bytes);
+	assert(offset_bytes < s->size_bytes && len_bytes <= end - offset_bytes);
 	(void)end; /* only the assertions read them */
 	(void)buf;
 }

@@ -3,6 +3,10 @@
  * Requests through the fence (fence.h) over a link that does what the test says: which errors come when, how often it is connected
  * anew, in which pieces requests arrive. Times are real, and short.
  */
+#include <signal.h>
+#include <stdio.h>
+#include <sys/wait.h>
+
 #include "fake_link.h"
 
 /* --- patience --- */
@@ -185,6 +189,35 @@ static void test_pieces_and_the_end(void **state)
 		assert_int_equal(fake.data[i], 0);
 }
 
+/* Each sector of the last block, which the store has 700 bytes of. */
+static void test_sectors_at_the_end(void **state)
+{
+	u64 last = SIZE - SIZE % LC_BLOCK;
+
+	(void)state;
+	open_with(0, 10000);
+	memset(fake.data, 0x55, sizeof fake.data);
+	for (u32 nr = 1; nr <= 7; nr++) { /* from the second one on, of which there are 188 bytes */
+		memset(buf, 0xee, LC_BLOCK);
+		assert_int_equal(lc_store_read(store, buf, nr * LC_SECTOR, last + LC_SECTOR), 0);
+		for (u32 i = 0; i < LC_BLOCK; i++)
+			assert_int_equal(buf[i], i < 188 ? 0x55 : i < nr * LC_SECTOR ? 0 : 0xee);
+	}
+	assert_int_equal(fake.largest, 188);
+	/* What would begin behind the end is a bug of the caller: there would be nothing to read, and no place to write. */
+	for (u32 sector = 2; sector < 8; sector++) {
+		pid_t child = fork();
+		int status;
+
+		if (!child) {
+			(void)!freopen("/dev/null", "w", stderr); /* what assert says */
+			_exit(!!lc_store_write(store, buf, LC_SECTOR, last + sector * LC_SECTOR));
+		}
+		assert_int_equal(waitpid(child, &status, 0), child);
+		assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT);
+	}
+}
+
 static int write_eight(void)
 {
 	return lc_store_write(store, buf, 8 * LC_BLOCK, 0);
@@ -348,6 +381,7 @@ int main(void)
 		FENCE_TEST(test_connection_that_breaks_at_birth),
 		FENCE_TEST(test_server_comes_back_as_another),
 		FENCE_TEST(test_pieces_and_the_end),
+		FENCE_TEST(test_sectors_at_the_end),
 		FENCE_TEST(test_server_takes_less_than_before),
 		FENCE_TEST(test_what_the_server_cannot),
 		FENCE_TEST(test_queue),
