@@ -60,7 +60,8 @@ struct lc_link_io {
 	/* 0 or -errno; -ENOTCONN: the connection broke, and nobody knows whether it was, or will be, executed. */
 	int result;
 	struct lc_extent extent; /* the answer to LC_LINK_EXTENT */
-	void *link_data;	 /* the link's own, while in flight */
+	void *link_data;	 /* the link's own, while in flight; */
+	u64 got_bytes;		 /* this, too */
 	struct lc_link_io *next; /* the link's while in flight; then links the list that it hands back */
 
 	/* the fence's own */

@@ -105,8 +105,11 @@ static int open_handle(const struct lc_nbd_link *l, u64 until_ns, struct nbd_han
 
 	if (!h)
 		return refuse_libnbd(err);
-	/* Keys for TLS are in files. And what is read goes into our own buffer, which need not be cleared before. */
-	if (nbd_set_uri_allow_local_file(h, true) < 0 || nbd_set_pread_initialize(h, false) < 0 ||
+	/*
+	 * Keys for TLS are in files. Buffers are cleared before they are read into, as is the default: a server that sends
+	 * one half twice must not make us show what was in the other before.
+	 */
+	if (nbd_set_uri_allow_local_file(h, true) < 0 ||
 	    nbd_add_meta_context(h, LIBNBD_CONTEXT_BASE_ALLOCATION) < 0 ||
 	    nbd_aio_connect_uri(h, l->uri) < 0)
 		rc = refuse_libnbd(err);

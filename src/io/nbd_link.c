@@ -59,11 +59,27 @@ static int completed(void *opaque, int *error)
 
 	/* A server that is shutting down executes nothing any more: to us it is gone. */
 	io->result = *error == ESHUTDOWN ? -ENOTCONN : -*error;
+	/* libnbd does not look whether an answer without an error had all the data. */
+	if (io->op == LC_LINK_READ && !*error && io->got_bytes != io->len_bytes)
+		io->result = -EPROTO;
 	lc_mutex_lock(&c->done_lock);
 	io->next = c->done;
 	c->done = io;
 	lc_mutex_unlock(&c->done_lock);
 	return 1;
+}
+
+/* A part of what is read has come, data or a hole; or an error for a part, which brings nothing. */
+static int got_part(void *opaque, const void *data, size_t nr, u64 offset, unsigned status, int *error)
+{
+	struct lc_link_io *io = opaque;
+
+	(void)data;
+	(void)offset;
+	(void)error;
+	if (status != LIBNBD_READ_ERROR)
+		io->got_bytes += nr;
+	return 0;
 }
 
 /* What begins at OFFSET, as pairs of length and flags. */
@@ -109,10 +125,13 @@ static int64_t ask_extent(struct lc_nbd_link *l, struct nbd_handle *h, struct lc
 static int64_t issue(struct lc_nbd_link *l, struct nbd_handle *h, struct lc_link_io *io)
 {
 	nbd_completion_callback done = {.callback = completed, .user_data = io};
+	nbd_chunk_callback got = {.callback = got_part, .user_data = io};
 
 	switch (io->op) {
 	case LC_LINK_READ:
-		return nbd_aio_pread(h, io->buf, io->len_bytes, io->offset_bytes, done, 0);
+		io->got_bytes = 0;
+		return nbd_aio_pread_structured(h, io->buf, io->len_bytes, io->offset_bytes, got,
+						done, 0);
 	case LC_LINK_WRITE:
 		return nbd_aio_pwrite(h, io->buf, io->len_bytes, io->offset_bytes, done, 0);
 	case LC_LINK_FLUSH:
