@@ -61,7 +61,8 @@ struct lc_link_io {
 	int result;
 	struct lc_extent extent; /* the answer to LC_LINK_EXTENT */
 	void *link_data;	 /* the link's own, while in flight; */
-	u64 got_bytes;		 /* this, too */
+	u64 got_bytes;		 /* these, too */
+	bool fast;
 	struct lc_link_io *next; /* the link's while in flight; then links the list that it hands back */
 
 	/* the fence's own */

@@ -137,11 +137,10 @@ static int64_t issue(struct lc_nbd_link *l, struct nbd_handle *h, struct lc_link
 	case LC_LINK_FLUSH:
 		return nbd_aio_flush(h, done, 0);
 	case LC_LINK_ZERO:
+		io->fast = l->can_fast_zero && !l->no_fast[io->punch];
 		return nbd_aio_zero(h, io->len_bytes, io->offset_bytes, done,
 				    (io->punch ? 0 : LIBNBD_CMD_FLAG_NO_HOLE) |
-					    (l->can_fast_zero && !l->no_fast[io->punch] ?
-						     LIBNBD_CMD_FLAG_FAST_ZERO :
-						     0));
+					    (io->fast ? LIBNBD_CMD_FLAG_FAST_ZERO : 0));
 	case LC_LINK_EXTENT:
 		return ask_extent(l, h, io, done);
 	}
@@ -219,8 +218,8 @@ static void hand_back(struct lc_nbd_conn *c)
 	for (; io; io = next) { /* the oldest comes last in it */
 		next = io->next;
 		nr++;
-		if (io->op == LC_LINK_ZERO && io->result == -ENOTSUP && l->can_fast_zero &&
-		    !atomic_exchange(&l->no_fast[io->punch], true)) {
+		if (io->op == LC_LINK_ZERO && io->result == -ENOTSUP && io->fast) {
+			atomic_store(&l->no_fast[io->punch], true);
 			io->next = again;
 			again = io;
 			continue;

@@ -8,7 +8,7 @@ import time
 
 import nbd
 
-from harness import HERE, K, M, case
+from harness import HERE, K, M, case, finish
 from remote import Remote
 
 
@@ -146,3 +146,21 @@ def changes(env):
         h.shutdown()
         assert found == data, f"{wrong}: something that was acknowledged is lost"
         remote.kill()
+
+
+@case()
+def fast_zeros_refused_late(env):
+    """It said that it could, and refuses when several are under way: each is asked for again, not as fast; none is sent as data."""
+    remote = Hostile(env, flags=1 | 4 | 32 | 64 | 256 | 2048)
+    fill(remote, b"x" * SIZE)
+    server = env.serve(backing=remote.uri, backing_fence=0)
+    remote.goes("no_fast_zeros")
+    h = server.connect()
+    cookies = [h.aio_zero(1 * M, at * M) for at in range(4)]
+    finish(h, cookies)
+    assert h.pread(4 * M, 0) == bytes(4 * M)
+    assert h.pread(1 * M, 4 * M) == b"x" * M
+    told = [line for line in remote.told() if not line.startswith("other")]
+    assert told == [f"zero {M}"] * 4, told
+    h.shutdown()
+    server.stop(20)
