@@ -16,6 +16,8 @@
 
 /* What a server takes at a time if it does not say. */
 #define MAX_BYTES (32u << 20)
+/* How much longer than the first one a connection beside it may take: a server may leave it waiting until another one ends. */
+#define FURTHER_NS LC_NS_PER_S
 /* In one request: where it is quick, and where it may not be. */
 #define FAST_ZERO_BYTES (256u << 20)
 #define SLOW_ZERO_BYTES (16u << 20)
@@ -191,7 +193,7 @@ static int look_at(struct lc_nbd_link *l, struct nbd_handle *h, struct lc_link_i
 int lc_nbd_connect(struct lc_nbd_link *l, u32 timeout_ms, struct lc_link_info *info,
 		   struct lc_error *err)
 {
-	u64 until_ns = lc_now_ns() + timeout_ms * LC_NS_PER_MS;
+	u64 began_ns = lc_now_ns(), until_ns = began_ns + timeout_ms * LC_NS_PER_MS, further_ns;
 	struct nbd_handle *h = NULL;
 	struct lc_error ignored;
 	int rc = open_handle(l, until_ns, &h, err);
@@ -207,8 +209,14 @@ int lc_nbd_connect(struct lc_nbd_link *l, u32 timeout_ms, struct lc_link_info *i
 	l->nr_conns = 1;
 	if (nbd_can_multi_conn(h) <= 0)
 		return 0;
+	further_ns = lc_now_ns() - began_ns + FURTHER_NS;
 	/* A server may have a limit: then there are fewer. */
-	while (l->nr_conns < LC_NBD_CONNECTIONS && !open_handle(l, until_ns, &h, &ignored))
+	while (l->nr_conns < LC_NBD_CONNECTIONS) {
+		u64 end_ns = lc_now_ns() + further_ns;
+
+		if (open_handle(l, end_ns < until_ns ? end_ns : until_ns, &h, &ignored))
+			break;
 		l->conns[l->nr_conns++].h = h;
+	}
 	return 0;
 }

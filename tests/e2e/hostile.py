@@ -23,7 +23,7 @@ NONE, OFFSET_DATA, OFFSET_HOLE, BLOCK_STATUS, ERROR = 0, 1, 2, 5, 32769
 
 NOW = ""  # the file
 KEYS = {"size": str(16 << 20), "flags": str(HAS_FLAGS | SEND_FLUSH | SEND_TRIM | SEND_ZERO | MULTI_CONN),
-        "minimum": "1", "maximum": str(32 << 20), "connections": "1000000", "structured": "1"}
+        "minimum": "1", "preferred": "4096", "maximum": str(32 << 20), "connections": "1000000", "structured": "1"}
 DISK = bytearray()
 LOCK = threading.Lock()
 CONNECTIONS = []
@@ -84,7 +84,8 @@ class Connection:
                 self.option_reply(option, 1)
             elif option in (6, 7):
                 self.option_reply(option, 3, struct.pack(">HQH", 0, int(KEYS["size"]), int(KEYS["flags"])))
-                self.option_reply(option, 3, struct.pack(">HIII", 3, int(KEYS["minimum"]), 4096, int(KEYS["maximum"])))
+                self.option_reply(option, 3, struct.pack(
+                    ">HIII", 3, int(KEYS["minimum"]), int(KEYS["preferred"]), int(KEYS["maximum"])))
                 self.option_reply(option, 1)
                 if option == 7:
                     return

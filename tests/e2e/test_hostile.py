@@ -3,6 +3,7 @@
 clients, nothing waits for ever, and what was acknowledged is not lost."""
 
 import os
+import re
 import sys
 import time
 
@@ -164,3 +165,66 @@ def fast_zeros_refused_late(env):
     assert told == [f"zero {M}"] * 4, told
     h.shutdown()
     server.stop(20)
+
+
+@case(quick=False)
+def handshakes(env):
+    """A server that does not go on, or is none, keeps nobody waiting: at a start, and when we are to end meanwhile."""
+    started = []
+    for wrong in ("no_greeting", "no_option", "not_nbd"):
+        remote = Hostile(env, wrong)
+        remote.goes(wrong)
+        started.append((wrong, env.launch(backing=remote.uri)))
+    end = time.monotonic() + 20
+    for wrong, server in started:
+        assert server.process.wait(end - time.monotonic()) == 1
+        assert ("cannot connect" if wrong == "not_nbd" else "the server does not answer") in server.log(), server.log()
+    remote = Hostile(env, "later")
+    server = env.serve(backing=remote.uri, backing_fence=0, backing_timeout=2)
+    remote.goes("no_greeting")
+    remote.restart()
+    server.wait_log("is away: .*the server does not answer")
+    server.stop(6)  # its last flush has waited for backing-timeout
+
+
+@case()
+def sizes(env):
+    """Of the store, and of what may be in a request."""
+    for name, keys, says in (
+            ("negative", {"size": 1 << 63}, "no size that can be used|cannot connect"),
+            ("most", {"size": (1 << 63) - 1}, "a volume may have"),
+            ("many", {"size": 1 << 60}, "a volume may have"),
+            ("odd", {"size": 10000, "minimum": 4096}, "not a multiple of the 4096 bytes")):
+        text = env.refused(f"backing={Hostile(env, name, **keys).uri}", f"cache={env.path('ssd')}", "cache-size=8M")
+        assert re.search(says, text), f"{name}: {text}"
+    # The last two make no sense, and say nothing to libnbd.
+    for name, keys in (("small", {"minimum": 512, "preferred": 512, "maximum": 1024}), ("large", {"maximum": (1 << 32) - 1}),
+                       ("end", {"size": SIZE - 1}), ("plain", {"structured": 0}),
+                       ("little", {"maximum": 100}), ("three", {"minimum": 3, "maximum": 5000})):
+        remote = Hostile(env, name, **keys)
+        size = int(keys.get("size", SIZE))
+        server = env.serve(backing=remote.uri, backing_fence=0)
+        h = server.connect()
+        data = env.rng.randbytes(64 * K)
+        h.pwrite(data, size - len(data))
+        h.pwrite(b"one", 4099)
+        h.zero(100 * K, 8 * M)
+        h.flush()
+        assert h.pread(len(data), size - len(data)) == data and h.pread(5, 4098) == b"\0one\0"
+        h.shutdown()
+        server.stop(20)
+
+
+@case()
+def fewer_connections_than_it_says(env):
+    """It says that several are of use, and leaves all but two of them waiting, as qemu-nbd --shared=2 does."""
+    remote = Hostile(env, connections=2)
+    began = time.monotonic()
+    server = env.serve(backing=remote.uri, backing_fence=0)
+    h = server.connect()
+    h.pwrite(b"x" * 4096, 0)
+    h.flush()
+    took = time.monotonic() - began
+    h.shutdown()
+    server.stop(20)
+    assert took < 8, f"it took {took} s"
