@@ -113,7 +113,8 @@ void lc_settings_init(struct lc_settings *s);
  * Every refusal is decided before the first write to any store (I12): a wrong version, corruption
  * (I11), a backing store that is missing, foreign or shrunk while the cache holds dirty data for it.
  * ERR names the thing, the reason and the remedy. After success the new epoch is durable (I1), but no
- * record is written and no thread runs. The stores stay the caller's and outlive the cache.
+ * record is written and no thread runs. The stores stay the caller's and outlive the cache. Takes a fingerprint of
+ * each volume that is new here, or was detached or changed since: not before lc_store_quiet_ns.
  *
  * -EINVAL bad settings or specs; -ENOMEM; -EMEDIUMTYPE not a logcache, or of an unknown version;
  * -EUCLEAN corrupt; -EBUSY a volume's backing store does not fit its dirty data; or what the store said.

@@ -76,6 +76,8 @@ struct lc_store_ops {
 	void (*trust)(struct lc_store *s);
 	/* May be NULL: always. */
 	bool (*settled)(struct lc_store *s);
+	/* May be NULL: it is quiet. */
+	u64 (*quiet_ns)(struct lc_store *s);
 	void (*close)(struct lc_store *s);
 };
 
@@ -233,6 +235,15 @@ static inline void lc_store_trust(struct lc_store *s)
 static inline bool lc_store_settled(struct lc_store *s)
 {
 	return !s->ops->settled || s->ops->settled(s);
+}
+
+/*
+ * From that time on (lc_now_ns) nothing is executed any more that an earlier user of the store asked for: what is read
+ * before may change by itself. In the past: it is so already.
+ */
+static inline u64 lc_store_quiet_ns(struct lc_store *s)
+{
+	return s->ops->quiet_ns ? s->ops->quiet_ns(s) : 0;
 }
 
 /* Release the store and all locks on what it stands for. All its queues are closed before. */

@@ -196,8 +196,11 @@ static int catch_up(struct lc_cache *c, struct lc_volume *v, bool first, void *s
 {
 	bool written;
 	u64 which;
-	int ret = 0;
+	int ret = first ? lc_wait_quiet(c, v->backing, err) : 0;
 
+	*changed = false;
+	if (ret)
+		return ret;
 	lc_mutex_lock(&c->core.lock);
 	written = first || v->written;
 	which = first ? ~0ull : v->touched;

@@ -129,8 +129,7 @@ static int check_backing(struct lc_cache *c, struct lc_volume_entry *e, struct l
 	       "cached for volume %s are dropped",
 	       backing->name, lc_volume_shown(e->name));
 	drop_volume(c, e);
-	memcpy(e->samples, samples, sizeof samples);
-	c->changed[lc_volume_page(e->id)] = true;
+	e->unverified = true;
 	return 0;
 }
 
@@ -209,11 +208,34 @@ static struct lc_volume_entry *new_entry(struct lc_cache *c, const char *name)
 	return e;
 }
 
+int lc_wait_quiet(struct lc_cache *c, struct lc_store *s, struct lc_error *err)
+{
+	struct lc_core *core = &c->core;
+	u64 until_ns = LC_MUTANT(sample_at_once) ? 0 : lc_store_quiet_ns(s), now_ns = lc_now_ns();
+	bool interrupted;
+
+	if (until_ns <= now_ns)
+		return 0;
+	lc_log(LC_LOG_INFO,
+	       "%s: its fingerprint is taken in %.1f s: until then what it was asked before may still be executed",
+	       s->name, (double)(until_ns - now_ns) / LC_NS_PER_S);
+	lc_mutex_lock(&core->lock);
+	while (!c->interrupted && lc_now_ns() < until_ns) {
+		core->path_waiters++;
+		lc_cond_wait(&core->path, &core->lock, until_ns);
+		core->path_waiters--;
+	}
+	interrupted = c->interrupted;
+	lc_mutex_unlock(&core->lock);
+	return interrupted ? lc_fail(err, -ECANCELED, "interrupted") : 0;
+}
+
 /* A table entry for the volume, and a fingerprint of its present size. */
 static int bind_volume(struct lc_cache *c, struct lc_volume *v, bool attach, struct lc_error *err)
 {
 	struct lc_store *backing = v->backing;
 	struct lc_volume_entry *e = find_entry(c, v->name);
+	bool elsewhere = attach || (e && e->unverified);
 	int ret = 0;
 
 	if (!e)
@@ -237,7 +259,7 @@ static int bind_volume(struct lc_cache *c, struct lc_volume *v, bool attach, str
 		       c->core.meta.sb.settled &&
 		       (e->from_seq < c->core.meta.sb.first || LC_MUTANT(trust_left_out));
 	/* What was lost when it was served without the cache since has been somebody else's affair. */
-	if (attach || e->unverified)
+	if (elsewhere)
 		lc_bad_clear_range(&c->core.meta.bad, e->id, 0, LC_BLOCK_NR_MAX, UINT64_MAX);
 	if (attach) { /* clients go on writing: the fingerprint is taken later */
 		e->size_bytes = backing->size_bytes;
@@ -251,8 +273,12 @@ static int bind_volume(struct lc_cache *c, struct lc_volume *v, bool attach, str
 			return ret;
 	}
 	if (e->size_bytes != backing->size_bytes || e->unverified) {
-		void *scratch = lc_alloc(LC_BLOCK);
+		void *scratch;
 
+		ret = v->continued ? 0 : lc_wait_quiet(c, backing, err);
+		if (ret)
+			return ret;
+		scratch = lc_alloc(LC_BLOCK);
 		if (!scratch)
 			return lc_fail(err, -ENOMEM, "%s: no memory to read it", backing->name);
 		e->size_bytes = backing->size_bytes;

@@ -45,6 +45,13 @@ const char *lc_volume_shown(const char *name);
  */
 int lc_bind_volumes(struct lc_cache *c, bool attach, struct lc_error *err);
 
+/*
+ * Before a fingerprint is taken: wait until nothing that was asked of S before it was opened can be executed any
+ * more. A write that came after the fingerprint, and not from the cache, would look like a stranger's at the next
+ * start. -ECANCELED: lc_cache_interrupt. No lock held.
+ */
+int lc_wait_quiet(struct lc_cache *c, struct lc_store *s, struct lc_error *err);
+
 /* --- cache.c, for attach.c --- */
 
 /*

@@ -351,6 +351,17 @@ static bool fence_settled(struct lc_store *s)
 	return settled;
 }
 
+static u64 fence_quiet_ns(struct lc_store *s)
+{
+	struct lc_fence *f = lc_fence_of(s);
+	u64 quiet_ns;
+
+	lc_mutex_lock(&f->lock);
+	quiet_ns = f->fence_ns;
+	lc_mutex_unlock(&f->lock);
+	return quiet_ns;
+}
+
 static void fence_close(struct lc_store *s)
 {
 	lc_fence_pause(s);
@@ -367,5 +378,6 @@ const struct lc_store_ops lc_fence_ops = {
 	.queue_open = fence_queue_open,
 	.trust = fence_trust,
 	.settled = fence_settled,
+	.quiet_ns = fence_quiet_ns,
 	.close = fence_close,
 };

@@ -3,6 +3,8 @@
  * test_settled.c - when the engine tells a backing store that nobody's earlier writes can be under way
  * (lc_store_trust): only for a volume that this cache served last, and if at the good end of that life the store was settled.
  */
+#include <pthread.h>
+
 #include "cache_life.h"
 
 #define BLOCKS 512u /* of a disk */
@@ -123,6 +125,114 @@ static void volume_left_out_is_not_trusted(void **state)
 	assert_int_equal(nr_trusted[1], 1);
 }
 
+/* --- a write that somebody asked for before, and that is executed late --- */
+
+static u64 quiet_at_ns;
+
+static u64 quiet_ns(struct lc_store *s)
+{
+	(void)s;
+	return quiet_at_ns;
+}
+
+static void *late_write(void *arg)
+{
+	(void)arg;
+	sleep_ms(300);
+	memset(disks[0].data, 0xaa, LC_BLOCK); /* block 0 is a sample */
+	return NULL;
+}
+
+/* An earlier user was killed a moment ago; opened and attached is what OPEN does, and the cache is used, and crashes. */
+static void expect_no_refusal(void (*open)(void))
+{
+	struct lc_store_ops ops = *disks[0].store.ops;
+	pthread_t thread;
+
+	ops.quiet_ns = quiet_ns;
+	disks[0].store.ops = &ops;
+	quiet_at_ns = lc_now_ns() + 400 * LC_NS_PER_MS;
+	assert_int_equal(pthread_create(&thread, NULL, late_write, NULL), 0);
+	open();
+	assert_int_equal(pthread_join(thread, NULL), 0);
+	put(0, 10, 3, 1);
+	flush();
+	crash();
+	must_open();
+	assert_reads(0, 10, 3, 1);
+	must_close();
+}
+
+/* A fingerprint that was taken before it came made the next start refuse the disk, with unwritten data for it in the cache. */
+static void fingerprints_of_new_volumes_wait_for_late_writes(void **state)
+{
+	(void)state;
+	expect_no_refusal(must_open);
+}
+
+static void open_and_attach(void)
+{
+	with_ssd = false;
+	must_open();
+	with_ssd = true;
+	assert_int_equal(lc_cache_attach(cache, &ssd.store, &error), 0);
+}
+
+static void fingerprints_of_an_attach_wait_for_late_writes(void **state)
+{
+	(void)state;
+	expect_no_refusal(open_and_attach);
+}
+
+/* It was detached and served without the cache, by a server that was killed. */
+static void fingerprints_of_unverified_volumes_wait_for_late_writes(void **state)
+{
+	(void)state;
+	settings.writeback = true;
+	must_open();
+	put(0, 10, 3, 1);
+	assert_int_equal(lc_cache_detach(cache, &error), 0);
+	settings.writeback = false;
+	must_close();
+	expect_no_refusal(must_open);
+}
+
+/* It was changed without the cache: the new fingerprint is no better before that. */
+static void fingerprints_of_changed_volumes_wait_for_late_writes(void **state)
+{
+	(void)state;
+	must_open();
+	must_close();
+	memset(disks[0].data, 0xbb, LC_BLOCK);
+	expect_no_refusal(must_open);
+}
+
+static void *interrupt(void *arg)
+{
+	(void)arg;
+	sleep_ms(50);
+	lc_cache_interrupt(cache);
+	return NULL;
+}
+
+static void an_attach_that_waits_can_be_interrupted(void **state)
+{
+	struct lc_store_ops ops = *disks[0].store.ops;
+	pthread_t thread;
+
+	(void)state;
+	ops.quiet_ns = quiet_ns;
+	disks[0].store.ops = &ops;
+	quiet_at_ns = lc_now_ns() + 3600 * LC_NS_PER_S;
+	with_ssd = false;
+	must_open();
+	with_ssd = true;
+	assert_int_equal(pthread_create(&thread, NULL, interrupt, NULL), 0);
+	assert_int_equal(lc_cache_attach(cache, &ssd.store, &error), -ECANCELED);
+	assert_int_equal(pthread_join(thread, NULL), 0);
+	must_close();
+}
+
 int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, life_teardown)
@@ -131,6 +241,11 @@ int main(void)
 		T(unsettled_end_is_not_trusted),
 		T(crash_is_not_trusted),
 		T(volume_left_out_is_not_trusted),
+		T(fingerprints_of_new_volumes_wait_for_late_writes),
+		T(fingerprints_of_an_attach_wait_for_late_writes),
+		T(fingerprints_of_unverified_volumes_wait_for_late_writes),
+		T(fingerprints_of_changed_volumes_wait_for_late_writes),
+		T(an_attach_that_waits_can_be_interrupted),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
