@@ -66,7 +66,8 @@ static struct control *control; /* NULL: none is wanted */
 
 /*
  * lc_settings.abandoned: nbdkit ends a sleep, also one of no time at all, when the connection that this
- * thread works for is closed or the server is shutting down.
+ * thread works for is closed or the server is shutting down. Who is asked has waited for longer than its client
+ * wanted to: then a server that is to end need not wait for it either, and an error is a true answer.
  */
 static bool client_is_gone(void)
 {

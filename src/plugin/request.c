@@ -136,7 +136,9 @@ static bool may_tell(enum request_kind kind, u64 *untold)
 
 static const char *reason(int rc)
 {
-	return rc == -ESHUTDOWN ? "its client went away while it waited" : strerror(-rc);
+	/* nbdkit has said which of these: in the line before. */
+	return rc == -ESHUTDOWN ? "its client went away, or the server is to end, while it waited" :
+				  strerror(-rc);
 }
 
 #define RANGE_TEXT_BYTES (NAME_TEXT_BYTES + 64u)

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Clean shutdowns: what they leave behind, and what the next start makes of it."""
 
+import errno
 import time
 
 import nbd
 
 from harness import K, M, Refused, case, file_hash, pick
+from remote import Remote, nbdkit
 from test_io import one_request, random_content, read_all
 
 
@@ -85,6 +87,73 @@ def requests_after_sigterm(env):
     h.shutdown()
     server.stop()
     assert "after a clean shutdown" in server.log(), server.log()
+
+
+def sigterm_while_writes_wait(env, thaw, **timeouts):
+    """The log is full, and its disk hangs; writes wait, and the server is asked to end. Returns what became of each
+    request: 0 or the error's number; what was acknowledged is there after the next start."""
+    remote = Remote(env, nbdkit("memory", "64M"))
+    files = {"cache": env.path("cache"), "backing": remote.uri, "backing_fence": 0}
+    server = env.serve(cache_size=8 * M, dirty_low=0, **timeouts, **files)
+    h = server.connect()
+    h.pwrite(b"f" * M, 63 * M)
+    h.flush()
+    remote.freeze()
+    cookies = {i: h.aio_pwrite(bytes([i + 1]) * M, i * M) for i in range(16)}
+    results = {}
+
+    def look():
+        for i, cookie in cookies.items():
+            try:
+                if i not in results and h.aio_command_completed(cookie):
+                    results[i] = 0
+            except nbd.Error as e:
+                results[i] = e.errnum
+
+    began = time.monotonic()
+    while time.monotonic() < began + 2:
+        h.poll(100)
+        look()
+    assert 0 < len(results) < 16 and not any(results.values()), results
+    server.terminate()
+    if thaw:
+        time.sleep(0.5)
+        remote.thaw()
+    began = time.monotonic()
+    while len(results) < 16:
+        assert time.monotonic() < began + 20, results
+        try:
+            h.poll(100)
+        except nbd.Error:
+            pass  # the server has closed the connection behind the last answer
+        look()
+    del h
+    server.wait_stopped(30)
+    remote.thaw()
+    server = env.serve(**files)
+    h = server.connect()
+    for i, error in results.items():
+        if not error:
+            assert h.pread(M, i * M) == bytes([i + 1]) * M, "a write that was acknowledged is lost"
+    assert h.pread(M, 63 * M) == b"f" * M
+    h.shutdown()
+    server.stop()
+    return results
+
+
+@case(quick=False)
+def writes_that_wait_at_sigterm_are_executed(env):
+    """They are under way, and get their answer, when there is space."""
+    results = sigterm_while_writes_wait(env, thaw=True)
+    assert not any(results.values()), results
+
+
+@case(quick=False)
+def writes_that_wait_at_sigterm_do_not_hold_it_up(env):
+    """Those that have waited for longer than their client does are given up, and it hears of that; and so does who reads the log."""
+    results = sigterm_while_writes_wait(env, thaw=False, client_timeout=1, backing_timeout=5)
+    assert set(results.values()) == {0, errno.ESHUTDOWN}, results
+    assert "or the server is to end" in env.servers[0].log(), env.servers[0].log()
 
 
 @case()
