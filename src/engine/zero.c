@@ -40,12 +40,12 @@ static bool is_fast(const struct lc_volume *v, bool trim)
 	return v->backing->can_zero || (trim && v->backing->can_punch);
 }
 
-/* [lock] */
+/* More than write-back, which is at it, has to be given time for. A store that fails gets nowhere, however long one waits. [lock] */
 static bool much_is_pending(const struct lc_volume *v)
 {
 	u64 blocks = v->core->ring.zeros.blocks_of[v->id];
 
-	return blocks > PENDING_BLOCKS && blocks > v->zero_rate * PENDING_MS / 1000;
+	return !v->failing && blocks > PENDING_BLOCKS && blocks > v->zero_rate * PENDING_MS / 1000;
 }
 
 /* Let write-back get ahead of a store that has much to zero. [lock; released meanwhile] */

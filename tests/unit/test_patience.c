@@ -499,6 +499,53 @@ static void a_store_that_only_claims_to_zero_quickly_holds_up_nobody(void **stat
 	must_close();
 }
 
+/* It is away, and works again later. */
+static atomic_bool away;
+
+static int away_zero(struct lc_store *s, u64 len_bytes, u64 offset_bytes, bool punch)
+{
+	(void)s;
+	(void)len_bytes;
+	(void)offset_bytes;
+	(void)punch;
+	return atomic_load(&away) ? -EIO : 0;
+}
+
+/*
+ * To wait for a store that fails gets nobody ahead: each request to zero or trim (fstrim, which the file system's
+ * writers wait for) waited for half of its client's patience, as soon as a GiB was pending, and went on all the same.
+ */
+static void an_outage_does_not_hold_up_who_zeroes(void **state)
+{
+	static struct lc_store_ops ops;
+	const u64 large = 16ull << 30, step = 1ull << 30;
+	u64 began_ms;
+
+	(void)state;
+	settings.abandoned = NULL;
+	settings.client_timeout_ms = 2000;
+	make(MIB + 32 * 32768, 32768, 1, 4 * MIB);
+	mem_close(&disk->store);
+	mem_open(disk, "/dev/slow0", large); /* sparse */
+	ops = *disk->store.ops;
+	ops.zero = away_zero;
+	disk->store.ops = &ops;
+	settings.writeback = true;
+	must_open();
+	atomic_store(&away, true);
+	disk->write_error = -EIO;
+	began_ms = now_ms();
+	for (u64 at = 0; at < large; at += step)
+		assert_int_equal(lc_trim(volume(0), step, at, 0), 0);
+	assert_in_range(now_ms() - began_ms, 0, 4000); /* not the 14000 of as many requests that wait */
+	assert_int_equal(stats().pending_zero_blocks, large / LC_BLOCK);
+	atomic_store(&away, false);
+	disk->write_error = 0;
+	must_drain();
+	assert_int_equal(stats().pending_zero_blocks, 0);
+	must_close();
+}
+
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, life_teardown)
 
 int main(void)
@@ -519,6 +566,7 @@ int main(void)
 		T(closing_does_not_wait_for_the_sweep),
 		T(a_hanging_disk_does_not_hold_buffers),
 		T(a_store_that_only_claims_to_zero_quickly_holds_up_nobody),
+		T(an_outage_does_not_hold_up_who_zeroes),
 	};
 
 	return cmocka_run_group_tests(tests, mem_quiet, NULL);
