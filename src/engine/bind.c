@@ -217,7 +217,8 @@ int lc_wait_quiet(struct lc_cache *c, struct lc_store *s, struct lc_error *err)
 	if (until_ns <= now_ns)
 		return 0;
 	lc_log(LC_LOG_INFO,
-	       "%s: its fingerprint is taken in %.1f s: until then what it was asked before may still be executed",
+	       "%s: waiting for %.1f s (backing-fence) before its fingerprint is taken: until then it may still execute "
+	       "what an earlier server asked of it",
 	       s->name, (double)(until_ns - now_ns) / LC_NS_PER_S);
 	lc_mutex_lock(&core->lock);
 	while (!c->interrupted && lc_now_ns() < until_ns) {
