@@ -13,8 +13,11 @@ loss of the disks' caches: for that the files lie on a recorder (test_replay.py)
 """
 
 import ctypes
+import functools
 import json
+import mmap
 import os
+import platform
 import queue
 import re
 import shlex
@@ -48,6 +51,31 @@ class Died(Exception):
 
 def die_with_parent():
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
+@functools.lru_cache
+def tsc_parameter():
+    """For the kernel's command line: how fast the TSC counts, which the emulated CPUs share with the host.
+
+    Left to itself the kernel compares it with an emulated timer. On a busy host that goes wrong, and then the guest's
+    clock runs many times too fast: its timers interrupt all the time, and its time limits end early.
+    """
+    if platform.machine() != "x86_64":
+        return ""
+    page = mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+    page.write(bytes.fromhex("0f31 48c1e220 4809d0 c3"))  # rdtsc; shl $32, %rdx; or %rdx, %rax; ret
+    rdtsc = ctypes.CFUNCTYPE(ctypes.c_uint64)(ctypes.addressof(ctypes.c_char.from_buffer(page)))
+
+    def both():
+        """(ns, ticks) of one moment: of several pairs the one that nothing came between."""
+        pairs = [(time.monotonic_ns(), rdtsc(), time.monotonic_ns()) for _ in range(20)]
+        before, ticks, after = min(pairs, key=lambda p: p[2] - p[0])
+        return (before + after) // 2, ticks
+
+    start_ns, start = both()
+    time.sleep(0.1)
+    end_ns, end = both()
+    return f"tsc_early_khz={(end - start) * 1000000 // (end_ns - start_ns)} "
 
 
 class Disk:
@@ -111,7 +139,7 @@ class Machine:
             # no looking whether the timer ticks.
             # The emulated CPUs share the host's TSC. Not trusting it, the kernel reads the time from a device.
             "-append", "console=ttyS0 quiet panic=-1 mitigations=off init_on_alloc=0 tsc=reliable no_timer_check "
-                       f"nowatchdog rcupdate.rcu_cpu_stall_suppress=1 vm.start={start}",
+                       f"{tsc_parameter()}nowatchdog rcupdate.rcu_cpu_stall_suppress=1 vm.start={start}",
             "-serial", "stdio",
             "-virtfs", "local,path=/,mount_tag=host,security_model=none,readonly=on,multidevs=remap",
             "-chardev", f"socket,id=port,fd={port.fileno()}", "-device", "virtio-serial-pci",
