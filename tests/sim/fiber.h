@@ -8,6 +8,19 @@
 
 #include "rt_sim.h"
 
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define SIM_ASAN 1
+#endif
+#elif defined(__SANITIZE_ADDRESS__)
+#define SIM_ASAN 1
+#endif
+
+#ifdef SIM_ASAN
+#include <sanitizer/asan_interface.h>
+#include <sanitizer/common_interface_defs.h>
+#endif
+
 #define SIM_FIBERS_MAX 48u
 
 enum fiber_state { FIBER_FREE, FIBER_RUNNABLE, FIBER_BLOCKED, FIBER_DONE };

@@ -46,6 +46,7 @@ static_assert(sizeof(struct thread) <= sizeof(struct lc_thread), "fits");
 static struct {
 	void *p;
 	size_t n;
+	void *chunk; /* what is to be freed */
 } allocations[ALLOCATIONS_MAX];
 static u32 nr_allocations;
 
@@ -259,23 +260,64 @@ void lc_random(void *buf, size_t n)
 
 /* --- memory --- */
 
+#ifdef SIM_ASAN
+/*
+ * AddressSanitizer maps each large chunk afresh, and keeps it for a while when it was freed. A tiny cache touches
+ * little of what is sized for real ones, so nothing is filled here: that would be most of all page faults. What
+ * is before, behind, or free already is known to the sanitizer, byte for byte.
+ */
+static void *zeroed(size_t n, void **chunk)
+{
+	size_t align = n >= 4096 ? 4096 : 16;
+	u8 *c = calloc(1, n + align), *p;
+
+	if (!c)
+		return NULL;
+	*chunk = c;
+	p = c + (-(uintptr_t)c & (align - 1));
+	__asan_poison_memory_region(c, p - c);
+	__asan_poison_memory_region(p + n, c + align - p);
+	return p;
+}
+
+static void spoil(void *p, size_t n)
+{
+	(void)p;
+	(void)n;
+}
+#else
+static void *zeroed(size_t n, void **chunk)
+{
+	if (posix_memalign(chunk, n >= 4096 ? 4096 : 16, n ? n : 1))
+		return NULL;
+	return memset(*chunk, 0, n);
+}
+
+static void spoil(void *p, size_t n)
+{
+	memset(p, 0xdd, n);
+}
+#endif
+
 void *lc_alloc(size_t n)
 {
-	void *p;
+	void *p, *chunk;
 
 	sim_assert_unlocked("lc_alloc");
 	if (nr_allocations == ALLOCATIONS_MAX)
 		sim_fail("more than %u allocations in one life", ALLOCATIONS_MAX);
-	if (posix_memalign(&p, n >= 4096 ? 4096 : 16, n ? n : 1))
+	p = zeroed(n, &chunk);
+	if (!p)
 		return NULL;
-	memset(p, 0, n);
 	allocations[nr_allocations].p = p;
+	allocations[nr_allocations].chunk = chunk;
 	allocations[nr_allocations++].n = n;
 	return p;
 }
 
 void lc_free(void *p, size_t n)
 {
+	void *chunk;
 	u32 i;
 
 	if (!p)
@@ -287,9 +329,10 @@ void lc_free(void *p, size_t n)
 	if (allocations[i - 1].n != n)
 		sim_fail("lc_free with %zu bytes of what was allocated with %zu", n,
 			 allocations[i - 1].n);
+	chunk = allocations[i - 1].chunk;
 	allocations[i - 1] = allocations[--nr_allocations];
-	memset(p, 0xdd, n);
-	free(p);
+	spoil(p, n);
+	free(chunk);
 }
 
 void memory_drop(struct sim_leftover *left)
@@ -298,7 +341,7 @@ void memory_drop(struct sim_leftover *left)
 	while (nr_allocations) {
 		nr_allocations--;
 		left->bytes += allocations[nr_allocations].n;
-		free(allocations[nr_allocations].p);
+		free(allocations[nr_allocations].chunk);
 	}
 }
 

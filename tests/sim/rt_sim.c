@@ -34,19 +34,6 @@
 
 #include "fiber.h"
 
-#if defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define SIM_ASAN 1
-#endif
-#elif defined(__SANITIZE_ADDRESS__)
-#define SIM_ASAN 1
-#endif
-
-#ifdef SIM_ASAN
-#include <sanitizer/asan_interface.h>
-#include <sanitizer/common_interface_defs.h>
-#endif
-
 #define STACK_BYTES (256u << 10)
 #define GUARD_BYTES (16u << 10)
 #define EVENTS_MAX 8192u
