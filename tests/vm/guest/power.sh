@@ -22,7 +22,7 @@ check_files()
 			cat /run/check.log
 			fail "$1, life ${path##*.}: $(head -n 3 /run/check.log | tr '\n' ';')"
 		}
-		echo "$1, life ${path##*.}: $(tail -n 1 /run/check.log)"
+		echo "$1, life ${path##*.}: $(busybox tail -n 1 /run/check.log)"
 	done
 	# The workload's space
 	for path in "/mnt/$1"/[0-9]*; do
