@@ -19,11 +19,12 @@ static bool medium_error(int err)
 /*
  * Is the content of a block what was written? If not, the SSD is asked once more: the read may have failed for a
  * neighbour's sake, or the copy in the buffer may be the bad one; then the backing store, which may have it from before a
- * crash. 0 yes, 1 no and the block is lost, -errno if it is too early to say.
+ * crash. 0 yes, 1 no and the block is lost, -errno if it is too early to say. If that is so because the backing store fails,
+ * the turn has failed, and 0 says no more.
  */
 static int verify_piece(struct lc_sweep *sw, struct lc_piece *p, u64 nr, u8 *block)
 {
-	int err;
+	int err, written;
 
 	if (!p->bad && lc_crc32c(block, LC_BLOCK) == p->crc)
 		return 0;
@@ -34,7 +35,14 @@ static int verify_piece(struct lc_sweep *sw, struct lc_piece *p, u64 nr, u8 *blo
 		return 0;
 	if (err && !medium_error(err))
 		return err;
-	p->bad = !lc_volume_has_written(sw->v, nr, p->mask, p->crc, block);
+	written = lc_volume_has_written(sw->v, nr, p->mask, p->crc, block);
+	p->bad = written <= 0;
+	/* A disk that is gone calls it a medium error, too; but it does not flush. */
+	if (written < 0 && (!medium_error(written) || lc_store_flush(sw->v->backing)) &&
+	    !LC_MUTANT(lost_unasked)) {
+		lc_sweep_backing_failed(sw, written);
+		return 0;
+	}
 	return p->bad;
 }
 

@@ -93,9 +93,10 @@ int lc_volume_read_cached(struct lc_volume *v, u64 block, void *buf, u8 *mask);
 
 /*
  * The SSD has lost its copy of a block. Was that written back, before a crash made it dirty again? Then the backing store has the
- * same, as the checksum proves, and BUF gets it: the sectors in MASK, zeros beside them. No lock held.
+ * same, as the checksum proves, and BUF gets it: the sectors in MASK, zeros beside them. 1, 0, or -errno: the backing store
+ * cannot be read, and nobody knows. No lock held.
  */
-bool lc_volume_has_written(struct lc_volume *v, u64 block, u8 mask, u32 crc, u8 *buf);
+int lc_volume_has_written(struct lc_volume *v, u64 block, u8 mask, u32 crc, u8 *buf);
 
 /* One request of a client on its way into the log; all zeros at first. */
 struct lc_request {

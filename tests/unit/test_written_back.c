@@ -107,6 +107,45 @@ static void what_was_not_written_back_is_lost(void **state)
 	must_close();
 }
 
+/* Nor is what the disk may have, as long as it cannot be asked: it was called lost for good. */
+static void what_cannot_be_compared_is_not_lost_yet(void **state)
+{
+	static const int errors[] = {-ENOTCONN, -EIO};
+
+	(void)state;
+	for (unsigned i = 0; i < 2; i++) {
+		put(0, 10, 1, 0x10 + i);
+		write_back_and_crash();
+		lose(0x10 + i, true);
+		disks[0].read_error = disks[0].write_error = disks[0].flush_error = errors[i];
+		assert_true(lc_cache_drain(cache) < 0);
+		assert_int_equal(lc_read(volume(0), client_buf, LC_BLOCK, 10 * LC_BLOCK), -EIO);
+		assert_int_equal(stats().lost_blocks, 0);
+		mem_revive(&disks[0]);
+		assert_reads(0, 10, 1, 0x10 + i);
+	}
+	mem_revive(&disks[1]);
+	must_drain();
+	assert_int_equal(stats().lost_blocks, 0);
+	assert_reads(0, 10, 1, 0x11);
+	must_close();
+}
+
+/* If it is the disk's own block that cannot be read, there is nothing to wait for. */
+static void what_the_disk_has_lost_as_well_is_lost(void **state)
+{
+	(void)state;
+	put(0, 10, 1, 0x10);
+	write_back_and_crash();
+	lose(0x10, true);
+	mem_break_reads(&disks[0], 10);
+	mem_revive(&disks[1]);
+	must_drain();
+	assert_int_equal(stats().lost_blocks, 1);
+	assert_int_equal(lc_read(volume(0), client_buf, LC_BLOCK, 10 * LC_BLOCK), -EIO);
+	must_close();
+}
+
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, life_teardown)
 
 int main(void)
@@ -114,6 +153,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		T(what_was_written_back_is_not_lost),
 		T(what_was_not_written_back_is_lost),
+		T(what_cannot_be_compared_is_not_lost_yet),
+		T(what_the_disk_has_lost_as_well_is_lost),
 	};
 
 	return cmocka_run_group_tests(tests, mem_quiet, NULL);
