@@ -174,7 +174,8 @@ static int begin_epoch(struct lc_cache *c, struct lc_error *err)
 		      lc_ssd_write_page(c, LC_PAGE_SUPERBLOCK); /* I1: before any other write */
 	for (u32 i = 0; i < LC_NR_BAD_PAGES; i++)
 		c->changed[LC_PAGE_BAD + i] |= c->core.meta.bad.changed[i];
-	for (u32 page = LC_PAGE_VOLUMES; page < LC_NR_PAGES && !ret; page++)
+	/* Lost blocks first: a crash must not leave a new volume in the table with what another one of its id has lost. */
+	for (u32 page = LC_NR_PAGES; page-- > LC_PAGE_VOLUMES && !ret;)
 		if (c->changed[page] || c->core.meta.lonely[page])
 			ret = lc_ssd_write_page(c, page);
 	if (ret)

@@ -618,6 +618,31 @@ static void a_new_volume_has_lost_nothing(void **state)
 	must_close();
 }
 
+/* Nor when its own first opening is cut off, at whatever write: the table knew it, and the list had not been changed yet. */
+static void not_even_if_its_opening_is_cut_off(void **state)
+{
+	bool opened = false;
+
+	(void)state;
+	for (u64 write = 1; !opened; write++) {
+		assert_int_equal(lc_cache_format(&ssd.store,
+						 &(struct lc_format_options){.segment_bytes = 32768},
+						 &error),
+				 0);
+		lose(1, 7);
+		mem_forget(&ssd);
+		ssd.dies_at_write = write;
+		opened = !open_cache();
+		mem_revive(&ssd);
+		if (opened)
+			assert_int_equal(lc_cache_start(cache, &error), 0);
+		else
+			must_open();
+		assert_reads(0, 7, 1, noise(0));
+		must_close();
+	}
+}
+
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, life_teardown)
 #define MANY(name) cmocka_unit_test_setup_teardown(name, setup_many, life_teardown)
 
@@ -645,6 +670,7 @@ int main(void)
 		T(service_goes_on_while_one_disk_fails),
 		T(the_log_is_full_for_all),
 		T(a_new_volume_has_lost_nothing),
+		T(not_even_if_its_opening_is_cut_off),
 	};
 
 	return cmocka_run_group_tests(tests, mem_quiet, NULL);
