@@ -43,8 +43,8 @@ struct lc_volume {
 	bool sampling; /* a cache is being attached: `touched` and `written` note what goes straight meanwhile */
 	bool written; /* something has */
 	/*
-	 * Flushes of the backing store, while there is no log: one at a time. Who asked for one that fails cannot be the only one to
-	 * know: others may have written what is lost with it.
+	 * Flushes of the backing store, while there is no log: one at a time, and write-back waits for the last one. Who asked
+	 * for one that fails cannot be the only one to know: others may have written what is lost with it.
 	 */
 	u64 flushes_begun, flushes_ended;
 	struct lc_cond flushed; /* one has ended */

@@ -410,6 +410,83 @@ static void nobody_waits_for_a_slow_flush(void **state)
 	must(lc_cache_close(cache), "close");
 }
 
+/*
+ * A client's flush begins while a cache is being attached, after the last one that attaching needs, and takes longer than that. If
+ * the disk loses something meanwhile, this flush is told, and the next one is not: so write-back has to wait for it. (Its own flush
+ * was told that all was well.)
+ */
+static const struct lc_store_ops *disk_ops, *ssd_ops;
+static struct lc_thread straggler;
+static bool begun, may_end;
+static int told;
+
+static bool is_set(const bool *b)
+{
+	return __atomic_load_n(b, __ATOMIC_ACQUIRE);
+}
+
+static int flush_late(struct lc_store *s)
+{
+	if (!disk.flushes || __atomic_exchange_n(&begun, true, __ATOMIC_ACQ_REL))
+		return disk_ops->flush(s);
+	while (!is_set(&may_end))
+		(void)stopped();
+	return -EIO;
+}
+
+static void straggle(void *arg)
+{
+	told = lc_flush(arg);
+}
+
+static void drain(void *arg)
+{
+	must(lc_cache_drain(arg), "drain");
+}
+
+static int flush_ssd_then_straggle(struct lc_store *s)
+{
+	if (disk.flushes && !is_set(&begun)) {
+		must(lc_thread_start(&straggler, "straggler", straggle, lc_cache_volume(cache, 0)),
+		     "thread");
+		while (!is_set(&begun))
+			(void)stopped();
+	}
+	return ssd_ops->flush(s);
+}
+
+static void write_back_waits_for_a_flush_from_before(void **state)
+{
+	struct lc_store_ops late_disk = *disk.store.ops, late_ssd = *ssd.store.ops;
+	struct lc_volume *v = lc_cache_volume(cache, 0);
+	struct lc_thread drainer;
+	u8 buf[LC_BLOCK] = {4};
+	u64 writes;
+
+	(void)state;
+	disk_ops = disk.store.ops;
+	ssd_ops = ssd.store.ops;
+	late_disk.flush = flush_late;
+	late_ssd.flush = flush_ssd_then_straggle;
+	disk.store.ops = &late_disk;
+	ssd.store.ops = &late_ssd;
+	must(lc_cache_attach(cache, &ssd.store, &error), error.text);
+	assert_true(is_set(&begun));
+	must(lc_write(v, buf, LC_BLOCK, 0, LC_FUA), "write");
+	must(lc_thread_start(&drainer, "drainer", drain, cache), "thread");
+	nanosleep(&(struct timespec){.tv_nsec = 100 * (long)LC_NS_PER_MS}, NULL);
+	lc_mutex_lock(&disk.lock);
+	writes = disk.writes;
+	lc_mutex_unlock(&disk.lock);
+	__atomic_store_n(&may_end, true, __ATOMIC_RELEASE);
+	lc_thread_join(&straggler);
+	lc_thread_join(&drainer);
+	assert_int_equal(told, -EIO);
+	assert_int_equal(writes, 0);
+	assert_int_equal(disk.writes, 1);
+	must(lc_cache_close(cache), "close");
+}
+
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -424,6 +501,7 @@ int main(void)
 		T(a_failed_flush_is_not_swallowed),
 		T(a_failed_detach_keeps_the_fingerprint),
 		T(nobody_waits_for_a_slow_flush),
+		T(write_back_waits_for_a_flush_from_before),
 	};
 
 	return cmocka_run_group_tests(tests, mem_quiet, NULL);
