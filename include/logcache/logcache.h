@@ -208,8 +208,8 @@ int lc_flush(struct lc_volume *v);
 
 /*
  * Without an SSD a flush that fails may have lost what it was to make durable, whoever has written that, and nobody can bring it
- * back; and a store tells of it once. So each client (a connection) is told, once: by its next lc_client_flush. One
- * that comes later is told what nobody has heard yet.
+ * back; and a store tells of it once. So each client (a connection) is told, once: by its next lc_client_flush, and
+ * those under way. One that comes later is told what nobody has heard yet.
  */
 struct lc_client {
 	u64 failures_heard; /* the engine's own */

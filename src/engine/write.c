@@ -359,10 +359,16 @@ void lc_client_begin(struct lc_volume *v, struct lc_client *c)
 
 int lc_client_flush(struct lc_volume *v, struct lc_client *c)
 {
-	int err = lc_flush(v);
+	u64 heard;
+	int err;
 
+	/* Now: another flush of C may hear meanwhile of what was written before this one, but not before that one. */
 	lc_mutex_lock(&v->core->lock);
-	if (!err && c->failures_heard != v->flush_failures && !LC_MUTANT(first_client_hears))
+	heard = c->failures_heard;
+	lc_mutex_unlock(&v->core->lock);
+	err = lc_flush(v);
+	lc_mutex_lock(&v->core->lock);
+	if (!err && heard != v->flush_failures && !LC_MUTANT(first_client_hears))
 		err = v->flush_error;
 	c->failures_heard = v->failures_heard = v->flush_failures;
 	lc_mutex_unlock(&v->core->lock);

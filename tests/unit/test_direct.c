@@ -269,6 +269,71 @@ static void whoever_flushes_meanwhile_hears_of_it_too(void **state)
 	must_close();
 }
 
+/*
+ * Two flushes of one client are under way when it hears of somebody else's failure: what it wrote before the second one may be
+ * what was lost. (Only the first one that came back said so.)
+ */
+static u32 nr_asked, nr_answered;
+
+static u32 read_count(const u32 *nr)
+{
+	return __atomic_load_n(nr, __ATOMIC_ACQUIRE);
+}
+
+/* The N-th flush is answered when the test says so; the first one has failed. */
+static int answer_in_turn(struct lc_store *s)
+{
+	u32 n = __atomic_fetch_add(&nr_asked, 1, __ATOMIC_ACQ_REL);
+
+	(void)s;
+	while (read_count(&nr_answered) <= n)
+		sleep_ms(1);
+	return n ? 0 : -EIO;
+}
+
+static struct lc_client twice;
+
+static void *flush_of_client(void *result)
+{
+	*(int *)result = lc_client_flush(volume(0), &twice);
+	return NULL;
+}
+
+static void all_flushes_under_way_tell(void **state)
+{
+	static struct lc_store_ops in_turn;
+	pthread_t threads[3];
+	int results[3] = {1, 1, 1};
+
+	(void)state;
+	make_direct(MIB, 512);
+	in_turn = *disk->store.ops;
+	in_turn.flush = answer_in_turn;
+	disk->store.ops = &in_turn;
+	nr_asked = nr_answered = 0;
+	must_open();
+	lc_client_begin(volume(0), &twice);
+	for (u32 i = 0; i < 3; i++) {
+		void *(*what)(void *) = i ? flush_of_client : flush_first;
+
+		assert_int_equal(pthread_create(&threads[i], NULL, what, &results[i]), 0);
+		must_become(stats().flushes == i + 1);
+		if (i == 1) { /* the first one comes back, so the third one begins when its failure is known */
+			__atomic_store_n(&nr_answered, 1, __ATOMIC_RELEASE);
+			must_become(read_count(&nr_asked) == 2);
+		}
+	}
+	for (u32 i = 0; i < 3; i++) {
+		__atomic_store_n(&nr_answered, i + 1, __ATOMIC_RELEASE);
+		assert_int_equal(pthread_join(threads[i], NULL), 0);
+	}
+	__atomic_store_n(&nr_answered, UINT32_MAX, __ATOMIC_RELEASE);
+	for (u32 i = 0; i < 3; i++)
+		assert_int_equal(results[i], -EIO);
+	assert_int_equal(lc_client_flush(volume(0), &twice), 0);
+	assert_int_equal(close_cache(), 0);
+}
+
 /* --- zeros --- */
 
 static void the_disk_zeroes_itself_where_it_can(void **state)
@@ -371,6 +436,7 @@ int main(void)
 		T(what_the_disk_answers_is_told),
 		T(each_client_hears_of_a_failed_flush_once),
 		T(whoever_flushes_meanwhile_hears_of_it_too),
+		T(all_flushes_under_way_tell),
 		T(the_disk_zeroes_itself_where_it_can),
 		T(extents_are_those_of_the_disk),
 		T(writers_of_one_block_take_turns),
