@@ -50,7 +50,7 @@ static void empty(struct lc_bulk *b, u32 bin)
 	for (; e < end; e++) {
 		u32 slot = e->content & ix->slot_mask, tag = e->content & ~ix->slot_mask;
 
-		if (e + AHEAD < end)
+		if (end - e > (ptrdiff_t)AHEAD)
 			lc_index_fetch(ix, first + e[AHEAD].home);
 		lc_block_settle(b->ring, lc_index_seek(ix, first + e->home, tag, slot), slot, &old);
 	}
