@@ -71,7 +71,7 @@ struct lc_volume_spec {
 
 struct lc_settings {
 	u32 given; /* bit N: setting number N (settings.h) is meant, whatever the cache keeps */
-	u32 nr_buffers;	       /* segment buffers in RAM, 2 .. 1024 */
+	u32 nr_buffers;	       /* segment buffers in RAM, 2 .. 64 */
 	bool writeback;	       /* off: only when segments run out */
 	u32 dirty_low_percent; /* of the segments: write-back starts above */
 	/*

@@ -82,7 +82,7 @@ int lc_cache_probe(struct lc_store *ssd, struct lc_error *err)
 void lc_settings_init(struct lc_settings *s)
 {
 	*s = (struct lc_settings){
-		.nr_buffers = LC_NR_BUFFERS,
+		.nr_buffers = LC_BUFFERS_MAX,
 		.writeback = true,
 		.dirty_low_percent = 10,
 		.writeback_threshold_percent = 70,
@@ -101,8 +101,9 @@ static int check_arguments(const struct lc_volume_spec *specs, unsigned nr,
 	if (nr < 1 || nr > LC_VOLUMES_MAX)
 		return lc_fail(err, -EINVAL, "%u volumes: a cache serves 1 to %u", nr,
 			       LC_VOLUMES_MAX);
-	if (s->nr_buffers < 2 || s->nr_buffers > 1024)
-		return lc_fail(err, -EINVAL, "%u segment buffers: it takes 2 to 1024", s->nr_buffers);
+	if (s->nr_buffers < 2 || s->nr_buffers > LC_BUFFERS_MAX)
+		return lc_fail(err, -EINVAL, "%u segment buffers: it takes 2 to %u", s->nr_buffers,
+			       LC_BUFFERS_MAX);
 	if (s->dirty_low_percent > 100 || s->dirty_high_percent > 100)
 		return lc_fail(err, -EINVAL,
 			       "dirty-low %u, dirty-high %u: neither may be more than 100 per cent",

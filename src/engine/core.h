@@ -23,8 +23,8 @@
 #include "segment.h"
 
 #define LC_CACHE_LINE 64
-/* Segment buffers in RAM, unless the settings say otherwise: the log is never further than that beyond what is durable. */
-#define LC_NR_BUFFERS 64u
+/* Segment buffers in RAM, at most: the log is never further than that beyond what is durable, which recovery counts on. */
+#define LC_BUFFERS_MAX 64u
 
 struct lc_core {
 	struct lc_mutex lock;

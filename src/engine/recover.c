@@ -313,7 +313,7 @@ static bool beyond_cut(const struct recovery *r, u32 i)
 	u64 head = r->core->ring.head_id;
 	u64 id = head + 1 + (i + nr - place_of(r, head + 1)) % nr; /* what may be there */
 
-	if (!sb->clean && id <= head + LC_NR_BUFFERS && id < sb->tail_id + nr &&
+	if (!sb->clean && id <= head + LC_BUFFERS_MAX && id < sb->tail_id + nr &&
 	    !LC_MUTANT(evidence_needs_a_header))
 		return true;
 	return p->id >= head && p->id != sb->tail_id && !is_void(r, p->epoch, p->seq);

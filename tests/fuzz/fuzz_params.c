@@ -138,7 +138,7 @@ static void check(const struct params *p)
 			   s->flush_deadline_ms <= 10000 && s->superblock_interval_ms <= 86400000 &&
 			   s->stall_timeout_ms <= 86400000 && s->client_timeout_ms >= 1000 &&
 			   s->client_timeout_ms <= 86400000 && p->stats_interval_s <= 86400 &&
-			   s->nr_buffers >= 2 && s->nr_buffers <= 1024,
+			   s->nr_buffers >= 2 && s->nr_buffers <= 64,
 		   "a number out of range");
 	fuzz_check(!s->batch_bytes || (s->batch_bytes >= 1 << 20 && s->batch_bytes <= 16ull << 40),
 		   "a batch of %llu bytes", (unsigned long long)s->batch_bytes);

@@ -336,6 +336,8 @@ static void bad_arguments_are_refused(void **state)
 	(void)state;
 	settings.nr_buffers = 1;
 	assert_refused("", &disk, -EINVAL, "buffers");
+	settings.nr_buffers = 65; /* recovery would not look that far for what was durable */
+	assert_refused("", &disk, -EINVAL, "buffers");
 	settings.nr_buffers = 8;
 	settings.dirty_low_percent = 101;
 	assert_refused("", &disk, -EINVAL, "dirty-low");
