@@ -425,9 +425,19 @@ static bool is_set(const bool *b)
 	return __atomic_load_n(b, __ATOMIC_ACQUIRE);
 }
 
+static bool disk_has_flushed(void)
+{
+	bool has;
+
+	lc_mutex_lock(&disk.lock);
+	has = disk.flushes;
+	lc_mutex_unlock(&disk.lock);
+	return has;
+}
+
 static int flush_late(struct lc_store *s)
 {
-	if (!disk.flushes || __atomic_exchange_n(&begun, true, __ATOMIC_ACQ_REL))
+	if (!disk_has_flushed() || __atomic_exchange_n(&begun, true, __ATOMIC_ACQ_REL))
 		return disk_ops->flush(s);
 	while (!is_set(&may_end))
 		(void)stopped();
@@ -446,7 +456,7 @@ static void drain(void *arg)
 
 static int flush_ssd_then_straggle(struct lc_store *s)
 {
-	if (disk.flushes && !is_set(&begun)) {
+	if (!is_set(&begun) && disk_has_flushed()) {
 		must(lc_thread_start(&straggler, "straggler", straggle, lc_cache_volume(cache, 0)),
 		     "thread");
 		while (!is_set(&begun))
@@ -457,7 +467,7 @@ static int flush_ssd_then_straggle(struct lc_store *s)
 
 static void write_back_waits_for_a_flush_from_before(void **state)
 {
-	struct lc_store_ops late_disk = *disk.store.ops, late_ssd = *ssd.store.ops;
+	static struct lc_store_ops late_disk, late_ssd; /* until the stores are closed */
 	struct lc_volume *v = lc_cache_volume(cache, 0);
 	struct lc_thread drainer;
 	u8 buf[LC_BLOCK] = {4};
@@ -466,6 +476,8 @@ static void write_back_waits_for_a_flush_from_before(void **state)
 	(void)state;
 	disk_ops = disk.store.ops;
 	ssd_ops = ssd.store.ops;
+	late_disk = *disk_ops;
+	late_ssd = *ssd_ops;
 	late_disk.flush = flush_late;
 	late_ssd.flush = flush_ssd_then_straggle;
 	disk.store.ops = &late_disk;
