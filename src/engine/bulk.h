@@ -3,9 +3,9 @@
  * bulk.h - a recovery's way into the index: many blocks, in any order.
  *
  * To enter blocks one by one costs a wait for memory each, because the bucket of a block may be anywhere. So the hash is
- * divided into stretches that fit into the CPU's cache, and each has a bin: what is to be entered there is collected in it until it
- * is full, and then entered together. Which copy of a block wins depends on their positions in the log, not on
- * who comes first (I5).
+ * divided into stretches that fit into the CPU's cache (for caches of up to about 1 TiB), and each has a bin: what is to be
+ * entered there is collected in it until it is full, and then entered together. Which copy of a block wins depends on their positions
+ * in the log, not on who comes first (I5).
  *
  * From lc_bulk_add on a slot is live; until lc_bulk_finish the index may not know it, and the superseded copies may be live as well.
  *

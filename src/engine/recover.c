@@ -301,9 +301,9 @@ static int chain_dirty(struct recovery *r)
 }
 
 /*
- * Could a place hold records beyond the cut? Where the chain ended, wherever a first header says so, and what the log may
- * have come to before anything had to be durable: there a first header may be the very write that a crash has lost, while
- * a later one of the segment has arrived, and an older header lies there still.
+ * Could a place hold records beyond the cut? Where the chain ended; wherever a first header says so; and after a crash in the
+ * places that come next, as far as the buffers reached: what was in them was under way, in any order. There the first header of a segment
+ * may be the very write that was lost, and an older one lies there still, while a later record of that segment has arrived.
  */
 static bool beyond_cut(const struct recovery *r, u32 i)
 {
