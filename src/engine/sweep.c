@@ -308,9 +308,6 @@ int lc_sweep_turn(struct lc_sweep *sw, struct lc_volume *v, u64 upto, u64 *writt
 	sw->error = sw->backing_error = 0;
 	sw->nr_written = 0;
 	lc_mutex_lock(&c->lock);
-	/* A client's flush from before the cache came (direct.c) would be told of what the store loses now, instead of ours. */
-	while (v->flushes_ended < v->flushes_begun && !LC_MUTANT(sweep_during_a_flush))
-		lc_cond_wait(&v->flushed, &c->lock, LC_FOREVER);
 	c->stats.sweeps++;
 	lc_pace_start(c, began_ns);
 	wanted = lc_pace_turn_blocks(c);

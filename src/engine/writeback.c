@@ -155,8 +155,17 @@ static u64 target(struct lc_writeback *w)
 }
 
 /*
- * The next volume that has something to write back, and is not left alone because it fails. *NR: so many have; *DUE: one that
- * fails waits behind it for another attempt. [lock]
+ * A client's flush from before the cache came (direct.c) is still under way: it would be told of what the store loses from now on,
+ * instead of ours. It wakes us when it has ended. [lock]
+ */
+static bool is_being_flushed(const struct lc_volume *v)
+{
+	return v->flushes_ended < v->flushes_begun && !LC_MUTANT(sweep_during_a_flush);
+}
+
+/*
+ * The next volume that has something to write back, and is not left alone because it fails or is being flushed. *NR: so many have;
+ * *DUE: one that fails waits behind it for another attempt. [lock]
  */
 static struct lc_volume *next_volume(struct lc_writeback *w, u32 *nr, bool *due)
 {
@@ -171,7 +180,7 @@ static struct lc_volume *next_volume(struct lc_writeback *w, u32 *nr, bool *due)
 		struct lc_volume *v = w->volumes[id];
 
 		if (!v || (!ring->dirty_of[id] && !ring->zeros.blocks_of[id]) ||
-		    (v->failing && now_ns < v->retry_ns))
+		    (v->failing && now_ns < v->retry_ns) || is_being_flushed(v))
 			continue;
 		++*nr;
 		if (next)

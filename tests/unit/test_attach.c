@@ -412,9 +412,10 @@ static void nobody_waits_for_a_slow_flush(void **state)
 
 /*
  * A client's flush begins while a cache is being attached, after the last one that attaching needs, and takes longer than that. If
- * the disk loses something meanwhile, this flush is told, and the next one is not: so write-back has to wait for it. (Its own flush
- * was told that all was well.)
+ * the disk loses something meanwhile, this flush is told, and the next one is not: so write-back of this volume has to wait for it.
+ * (Its own flush was told that all was well.) That of another volume does not.
  */
+static struct mem_store other_disk;
 static const struct lc_store_ops *disk_ops, *ssd_ops;
 static struct lc_thread straggler;
 static bool begun, may_end;
@@ -465,15 +466,29 @@ static int flush_ssd_then_straggle(struct lc_store *s)
 	return ssd_ops->flush(s);
 }
 
+static u64 writes_of(struct mem_store *s)
+{
+	u64 nr;
+
+	lc_mutex_lock(&s->lock);
+	nr = s->writes;
+	lc_mutex_unlock(&s->lock);
+	return nr;
+}
+
 static void write_back_waits_for_a_flush_from_before(void **state)
 {
 	static struct lc_store_ops late_disk, late_ssd; /* until the stores are closed */
-	struct lc_volume *v = lc_cache_volume(cache, 0);
+	struct lc_volume_spec specs[] = {{"", &disk.store}, {"other", &other_disk.store}};
 	struct lc_thread drainer;
 	u8 buf[LC_BLOCK] = {4};
-	u64 writes;
 
 	(void)state;
+	must(lc_cache_close(cache), "close");
+	mem_open(&other_disk, "/dev/slow2", MIB);
+	must(lc_cache_open(NULL, specs, 2, &settings, &cache, &error), "open");
+	must(lc_cache_start(cache, &error), "start");
+	disk.flushes = 0;
 	disk_ops = disk.store.ops;
 	ssd_ops = ssd.store.ops;
 	late_disk = *disk_ops;
@@ -484,19 +499,20 @@ static void write_back_waits_for_a_flush_from_before(void **state)
 	ssd.store.ops = &late_ssd;
 	must(lc_cache_attach(cache, &ssd.store, &error), error.text);
 	assert_true(is_set(&begun));
-	must(lc_write(v, buf, LC_BLOCK, 0, LC_FUA), "write");
+	must(lc_write(lc_cache_volume(cache, 0), buf, LC_BLOCK, 0, LC_FUA), "write");
+	must(lc_write(lc_cache_volume(cache, 1), buf, LC_BLOCK, 0, LC_FUA), "write");
 	must(lc_thread_start(&drainer, "drainer", drain, cache), "thread");
+	while (!writes_of(&other_disk))
+		nanosleep(&(struct timespec){.tv_nsec = 5 * (long)LC_NS_PER_MS}, NULL);
 	nanosleep(&(struct timespec){.tv_nsec = 100 * (long)LC_NS_PER_MS}, NULL);
-	lc_mutex_lock(&disk.lock);
-	writes = disk.writes;
-	lc_mutex_unlock(&disk.lock);
+	assert_int_equal(writes_of(&disk), 0);
 	__atomic_store_n(&may_end, true, __ATOMIC_RELEASE);
 	lc_thread_join(&straggler);
 	lc_thread_join(&drainer);
 	assert_int_equal(told, -EIO);
-	assert_int_equal(writes, 0);
 	assert_int_equal(disk.writes, 1);
 	must(lc_cache_close(cache), "close");
+	lc_store_close(&other_disk.store);
 }
 
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
