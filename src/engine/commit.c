@@ -75,9 +75,6 @@ struct lc_record *lc_log_next_record(struct lc_log *l)
 
 	if (l->broken || l->sent_seq + 1 >= l->next_seq || r->state != LC_RECORD_SEALED)
 		return NULL;
-	if (l->finishing &&
-	    !LC_MUTANT(finish_out_of_turn)) /* a summary needs the crcs of all records before it */
-		return NULL;
 	return r->writers && !LC_MUTANT(seal_with_writers) ? NULL : r;
 }
 
@@ -131,7 +128,6 @@ void lc_log_finish_record(struct lc_log *l, struct lc_record *r, struct lc_slot 
 	};
 
 	assert(r == lc_log_next_record(l));
-	l->finishing = true;
 	r->state = LC_RECORD_WRITING;
 	r->io = (struct lc_io){
 		.op = LC_IO_WRITE,
@@ -146,23 +142,13 @@ void lc_log_finish_record(struct lc_log *l, struct lc_record *r, struct lc_slot 
 	c->stats.records++;
 	c->stats.log_bytes += r->io.len_bytes;
 	memcpy(&scratch[from], &slots[from], (r->end - from) * sizeof *slots);
-	lc_mutex_unlock(&c->lock);
-
-	memcpy(info.uuid, c->meta.uuid, LC_UUID_BYTES);
-	for (u32 i = r->start + 1; i < r->end; i++)
-		if (lc_key_type(scratch[i].key) == LC_ENTRY_DATA)
-			scratch[i].crc = lc_crc32c(b->data + (size_t)i * LC_BLOCK, LC_BLOCK);
-	lc_record_encode(r->io.buf, &info, &scratch[r->start + 1]);
-
-	lc_mutex_lock(&c->lock);
-	/* Before the buffer can be given away, so before anybody reads these from the SSD. */
-	for (u32 i = r->start + 1; i < r->end; i++)
-		slots[i].crc = scratch[i].crc;
-	l->finishing = false;
 	next = lc_log_next_record(l);
 	if (next)
-		lc_log_ready(l, next); /* it had to wait for us */
+		lc_log_ready(l, next); /* it had to wait for its turn */
 	lc_log_unlock(l);
+
+	memcpy(info.uuid, c->meta.uuid, LC_UUID_BYTES);
+	lc_record_encode(r->io.buf, &info, &scratch[r->start + 1]);
 	if (summary)
 		write_summary(l, r, b, scratch);
 }

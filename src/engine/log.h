@@ -7,11 +7,11 @@
  *
  *	reserves slots in it   (under the mutex; the first reservation opens a record, and a
  *	                        segment with its buffer if need be)
- *	copies its data        (without the mutex)
- *	publishes              (under the mutex: the index points to the slots from now on, I6)
+ *	copies its data        (without the mutex), and knows its checksums
+ *	publishes              (under the mutex: the slots have their crcs, and the index points to them from now on, I6)
  *
  * and the record is sealed when it is full, when a flush wants it, or when it gets old. A sealed
- * record takes no new slots; when its last copy is finished, its checksums are computed, its header is filled in, and
+ * record takes no new slots; when its last copy is finished, its header is filled in, and
  * it is written with one I/O. The header names everything in the record, so a record is atomic: it is replayed whole
  * or not at all.
  *
@@ -152,8 +152,7 @@ struct lc_log {
 	u64 sleep_until_ns;
 	u64 sent_ns; /* when it last wrote a record */
 	struct lc_queue *queue;
-	bool finishing; /* somebody finishes record sent_seq, without the mutex */
-	u32 in_flight;	/* records at the SSD, whoever sent them */
+	u32 in_flight; /* records at the SSD, whoever sent them */
 	u64 flushes_started;
 	bool flushing;		 /* whoever does */
 	u64 flush_ns;		 /* when it was submitted */
@@ -200,7 +199,7 @@ bool lc_log_reuse(struct lc_log *l, u32 slot, struct lc_chunk *chunk);
 /* Where the data of a chunk goes. It stays valid until the chunk is published. */
 u8 *lc_log_data(const struct lc_log *l, u32 slot);
 
-/* The data of the chunk is complete, its slots are in the index: the record may leave. */
+/* The data of the chunk is complete, its slots have their crcs and are in the index: the record may leave. */
 void lc_log_published(struct lc_log *l, const struct lc_chunk *chunk);
 
 /*

@@ -49,8 +49,8 @@ struct lc_volume {
 	u64 flushes_begun, flushes_ended;
 	struct lc_cond flushed; /* one has ended */
 	u64 flush_failures;
-	u64 failures_heard; /* by some client: up to this one */
-	int flush_error;    /* of the last one */
+	u64 failures_heard; /* to some client: up to this one */
+	int flush_error;   /* of the last one */
 	struct lc_ranges ranges;
 	struct lc_busy reads;
 	/*

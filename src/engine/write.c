@@ -9,20 +9,42 @@
 
 const u8 lc_zero_block[LC_BLOCK];
 
-/* Client data, or zeros, into the log. */
-static void fill(u8 *to, const u8 *from, size_t n)
+/*
+ * A block of a segment buffer will be written: it was last used tens of MiB of log ago. Asked for at once, its lines come from memory
+ * side by side; a copy alone has no more of them on their way than the CPU has room for stores.
+ */
+static void fetch(u8 *to)
 {
-	for (size_t at = 0; at < n && !from; at += LC_BLOCK)
-		lc_copy(to + at, lc_zero_block, n - at < LC_BLOCK ? n - at : LC_BLOCK);
-	if (from)
-		lc_copy(to, from, n);
+	for (u32 at = 0; at < LC_BLOCK; at += LC_CACHE_LINE)
+		__builtin_prefetch(to + at, 1);
+}
+
+/*
+ * NR blocks of client data, or zeros, into the log, and their checksums: those are done while the lines are on their way, and take no
+ * time of their own.
+ */
+static void fill(u8 *to, const u8 *from, u32 nr, u32 *crcs)
+{
+	for (u32 i = 0; i < nr; i++, to += LC_BLOCK) {
+		const u8 *block = from ? from + (size_t)i * LC_BLOCK : lc_zero_block;
+
+		fetch(to);
+		crcs[i] = lc_crc32c(block, LC_BLOCK);
+		lc_copy(to, block, LC_BLOCK);
+	}
+}
+
+/* A part of a block. */
+static void fill_part(u8 *to, const u8 *from, u32 n)
+{
+	lc_copy(to, from ? from : lc_zero_block, n);
 }
 
 /* --- publishing [lock] --- */
 
-/* BYTES of the request are in place; the index shall know. */
+/* BYTES of the request are in place, in blocks with these CRCS; the index shall know. */
 static void publish(struct lc_volume *v, struct lc_request *rq, const struct lc_chunk *chunk,
-		    bool reused, u8 mask, u32 bytes)
+		    bool reused, u8 mask, u32 bytes, const u32 *crcs)
 {
 	struct lc_core *c = v->core;
 	struct lc_ring *ring = &c->ring;
@@ -38,6 +60,8 @@ static void publish(struct lc_volume *v, struct lc_request *rq, const struct lc_
 		struct lc_slot *s = lc_index_slot(&ring->index, chunk->slot + i);
 		u32 old = chunk->slot;
 
+		if (!reused || !LC_MUTANT(overwrite_keeps_crc))
+			s->crc = crcs[i];
 		if (reused) {
 			s->key |= (u64)mask << 8; /* these sectors are valid now, too */
 		} else {
@@ -70,6 +94,7 @@ static int write_whole(struct lc_volume *v, struct lc_request *rq, u64 block, u3
 	struct lc_log *log;
 	struct lc_range range = {.block = block};
 	struct lc_chunk chunk;
+	u32 crcs[LC_CHUNK_BLOCKS];
 	bool reused = false;
 	int err;
 
@@ -106,15 +131,18 @@ static int write_whole(struct lc_volume *v, struct lc_request *rq, u64 block, u3
 	lc_log_unlock(log);
 
 	if (LC_MUTANT(publish_before_copy)) {
+		for (u32 i = 0; i < chunk.nr; i++)
+			crcs[i] = lc_crc32c(buf ? buf + (size_t)i * LC_BLOCK : lc_zero_block,
+					    LC_BLOCK);
 		lc_mutex_lock(&c->lock);
-		publish(v, rq, &chunk, reused, LC_MASK_FULL, chunk.nr * LC_BLOCK);
+		publish(v, rq, &chunk, reused, LC_MASK_FULL, chunk.nr * LC_BLOCK, crcs);
 		lc_log_unlock(log);
 	}
-	fill(lc_log_data(log, chunk.slot), buf, (size_t)chunk.nr * LC_BLOCK);
+	fill(lc_log_data(log, chunk.slot), buf, chunk.nr, crcs);
 
 	lc_mutex_lock(&c->lock);
 	if (!LC_MUTANT(publish_before_copy))
-		publish(v, rq, &chunk, reused, LC_MASK_FULL, chunk.nr * LC_BLOCK);
+		publish(v, rq, &chunk, reused, LC_MASK_FULL, chunk.nr * LC_BLOCK, crcs);
 	lc_range_leave(&v->ranges, &range);
 	lc_path_write_done(v);
 	lc_log_unlock(log);
@@ -165,7 +193,7 @@ static int merge_part(struct lc_volume *v, const struct part *p, u8 *scratch, u8
 	for (u32 i = 0; i < LC_SECTORS_PER_BLOCK; i++)
 		if (!(*mask & 1u << i)) /* nobody's data: not what an earlier block left here */
 			memset(scratch + i * LC_SECTOR, 0, LC_SECTOR);
-	fill(scratch + p->from, p->buf, p->to - p->from);
+	fill_part(scratch + p->from, p->buf, p->to - p->from);
 	*mask |= p->mask;
 	return 0;
 }
@@ -177,6 +205,7 @@ static int append_part(struct lc_volume *v, struct lc_request *rq, const struct 
 	struct lc_core *c = v->core;
 	struct lc_log *log = v->log;
 	struct lc_chunk chunk;
+	u32 crc;
 	int err = lc_core_still_wanted(c, rq->since_ns);
 
 	while (!err && !lc_log_reserve(log, v->id, p->block, mask, 1, &chunk))
@@ -184,9 +213,9 @@ static int append_part(struct lc_volume *v, struct lc_request *rq, const struct 
 	if (err)
 		return err;
 	lc_log_unlock(log);
-	lc_copy(lc_log_data(log, chunk.slot), scratch, LC_BLOCK);
+	fill(lc_log_data(log, chunk.slot), scratch, 1, &crc);
 	lc_mutex_lock(&c->lock);
-	publish(v, rq, &chunk, false, mask, p->to - p->from);
+	publish(v, rq, &chunk, false, mask, p->to - p->from, &crc);
 	return 0;
 }
 
@@ -197,8 +226,9 @@ static int write_part(struct lc_volume *v, struct lc_request *rq, const struct p
 	struct lc_log *log;
 	struct lc_range range = {.block = p->block, .nr = 1, .exclusive = true};
 	struct lc_chunk chunk;
-	u8 *scratch = NULL;
+	u8 *scratch = NULL, *slot_data;
 	u8 mask;
+	u32 crc;
 	int err;
 
 	lc_mutex_lock(&c->lock);
@@ -211,9 +241,11 @@ static int write_part(struct lc_volume *v, struct lc_request *rq, const struct p
 	err = lc_core_still_wanted(c, rq->since_ns);
 	if (!err && reuse_for_part(v, p, &chunk)) {
 		lc_log_unlock(log);
-		fill(lc_log_data(log, chunk.slot) + p->from, p->buf, p->to - p->from);
+		slot_data = lc_log_data(log, chunk.slot);
+		fill_part(slot_data + p->from, p->buf, p->to - p->from);
+		crc = lc_crc32c(slot_data, LC_BLOCK);
 		lc_mutex_lock(&c->lock);
-		publish(v, rq, &chunk, true, p->mask, p->to - p->from);
+		publish(v, rq, &chunk, true, p->mask, p->to - p->from, &crc);
 	} else if (!err) {
 		lc_log_unlock(log);
 		scratch = lc_scratch_get(c);

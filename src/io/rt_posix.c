@@ -248,25 +248,9 @@ void lc_free(void *p, size_t n)
 	}
 }
 
-#define COPY_STEP_BYTES 4096u
-#define CACHE_LINE_BYTES 64u
-
-/*
- * The target is a buffer that was last used tens of MiB ago. Asked for at once, its lines come from memory side by side;
- * memcpy alone has no more of them on their way than the CPU has room for stores.
- */
 void lc_copy(void *dst, const void *src, size_t n)
 {
-	u8 *to = dst;
-	const u8 *from = src;
-
-	for (size_t at = 0; at < n; at += COPY_STEP_BYTES) {
-		size_t step = n - at < COPY_STEP_BYTES ? n - at : COPY_STEP_BYTES;
-
-		for (size_t line = 0; line < step; line += CACHE_LINE_BYTES)
-			__builtin_prefetch(to + at + line, 1);
-		memcpy(to + at, from + at, step);
-	}
+	memcpy(dst, src, n);
 }
 
 /* --- log --- */

@@ -1,10 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * test_races.c - what the others may do while a thread is at what it does without the mutex: a copy of a block (I6), the
- * checksums of a record.
+ * test_races.c - what the others may do while a thread is at what it does without the mutex: the copy of a block (I6).
  *
- * Both are calls out of a room of the engine, so the linker can have them come through here (tests/meson.build), where a thread stops
- * in their middle until the test lets it go on. Nothing depends on who is faster.
+ * That is a call out of the engine, so the linker can have it come through here (tests/meson.build), where a thread stops
+ * in its middle until the test lets it go on. Nothing depends on who is faster.
  */
 #include "cache_life.h"
 
@@ -19,7 +18,7 @@ static struct {
 	bool stopped, go;
 } gate;
 
-/* The next copy or checksum of a block that begins with this byte stops in its middle. */
+/* The next copy of a block that begins with this byte stops in its middle. */
 static void stop_at(u8 byte)
 {
 	lc_mutex_lock(&gate.lock);
@@ -65,9 +64,7 @@ static void pass(u8 byte)
 
 /* NOLINTBEGIN(bugprone-reserved-identifier): the linker's names */
 void __real_lc_copy(void *dst, const void *src, size_t n);
-u32 __real_lc_crc32c(const void *p, size_t n);
 void __wrap_lc_copy(void *dst, const void *src, size_t n);
-u32 __wrap_lc_crc32c(const void *p, size_t n);
 
 void __wrap_lc_copy(void *dst, const void *src, size_t n)
 {
@@ -76,12 +73,6 @@ void __wrap_lc_copy(void *dst, const void *src, size_t n)
 	__real_lc_copy(dst, src, half);
 	pass(*(const u8 *)src);
 	__real_lc_copy((u8 *)dst + half, (const u8 *)src + half, n - half);
-}
-
-u32 __wrap_lc_crc32c(const void *p, size_t n)
-{
-	pass(*(const u8 *)p);
-	return __real_lc_crc32c(p, n);
 }
 /* NOLINTEND(bugprone-reserved-identifier) */
 
@@ -273,37 +264,21 @@ static void a_record_waits_for_the_copies_into_it(void **state)
 	must_close();
 }
 
-/* The log thread has seen all that there is, and found nothing to do. */
-static bool log_thread_rests(void)
-{
-	bool rests;
-
-	lc_mutex_lock(&cache->core.lock);
-	rests = cache->log.sleeping;
-	lc_mutex_unlock(&cache->core.lock);
-	return rests;
-}
-
-/*
- * A client that flushes is at the checksums of its record when the next record, which the log thread writes, fills up the segment. The
- * summary of the segment has the checksums of both, so it has to wait for the first ones.
- */
-static void a_summary_has_the_checksums_of_all_its_records(void **state)
+/* What a client flushes is its last write of the block, although the slot is the same. */
+static void an_overwrite_in_place_has_its_own_checksum(void **state)
 {
 	(void)state;
 	put(0, 5, 1, 0x11);
-	stop_at(0x11);
-	start(&one, flush_it, 0);
-	must_stop();
-	put(0, 100, 4, 0x33); /* block 2 of the segment is a header, the last one the summary */
-	assert_int_equal(stats().seq, 2);
-	must_become(log_thread_rests());
-	go_on();
-	must_end(&one);
-	must_close(); /* so that it is known to be durable, and the summary counts */
+	put(0, 5, 1, 0x22);
+	put(0, 6, 1, 0x33);
+	assert_int_equal(try_put(0, 6 * LC_BLOCK + LC_SECTOR + 1, 7, 0x44), 0); /* a part of it */
+	assert_int_equal(stats().dirty_blocks, 2);
+	assert_int_equal(lc_flush(volume(0)), 0);
+	assert_int_equal(stats().log_bytes, 3 * LC_BLOCK); /* it was so: in place */
+	crash();
 	must_open();
-	assert_reads(0, 5, 1, 0x11);
-	assert_reads(0, 100, 4, 0x33);
+	assert_reads(0, 5, 1, 0x22);
+	assert_reads_bytes(0, 6 * LC_BLOCK + LC_SECTOR + 1, 7, 0x44);
 	must_close();
 }
 
@@ -316,7 +291,7 @@ int main(void)
 		T(a_read_waits_for_an_overwrite_in_place),
 		T(what_is_being_read_is_not_overwritten_in_place),
 		T(a_record_waits_for_the_copies_into_it),
-		T(a_summary_has_the_checksums_of_all_its_records),
+		T(an_overwrite_in_place_has_its_own_checksum),
 	};
 
 	return cmocka_run_group_tests(tests, mem_quiet, NULL);
