@@ -219,7 +219,7 @@ static bool on_ssd(const struct piece *p)
 	return p->slot && p->pin == LC_PIN_SSD && (p->needed & p->cached);
 }
 
-int lc_volume_has_written(struct lc_volume *v, u64 block, u8 mask, u32 crc, u8 *buf)
+int lc_volume_backing_agrees(struct lc_volume *v, u64 block, u8 mask, u32 crc, u8 *buf)
 {
 	int err = lc_store_read(v->backing, buf, LC_BLOCK, block * LC_BLOCK);
 
@@ -241,7 +241,7 @@ static bool take(struct chunk *c, u32 i, bool failed)
 	if (!p->failed && !LC_MUTANT(no_crc_on_read))
 		p->failed = p->wrong = lc_crc32c(block, LC_BLOCK) != p->crc;
 	if (p->failed)
-		p->saved = lc_volume_has_written(c->v, c->block + i, p->cached, p->crc, block) > 0;
+		p->saved = lc_volume_backing_agrees(c->v, c->block + i, p->cached, p->crc, block) > 0;
 	if (!p->failed || p->saved)
 		deliver(c, i, p->cached, block);
 	return !p->failed;
@@ -456,7 +456,7 @@ int lc_volume_read_cached(struct lc_volume *v, u64 block, void *buf, u8 *mask)
 		lc_copy(buf, data, LC_BLOCK);
 	else if ((lc_store_read(core->ssd, buf, LC_BLOCK, lc_slot_offset_bytes(slot)) ||
 		  (wrong = lc_crc32c(buf, LC_BLOCK) != s.crc)) &&
-		 lc_volume_has_written(v, block, *mask, s.crc, buf) <= 0)
+		 lc_volume_backing_agrees(v, block, *mask, s.crc, buf) <= 0)
 		*mask = 0;
 
 	lc_mutex_lock(&core->lock);

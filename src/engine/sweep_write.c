@@ -35,7 +35,7 @@ static int verify_piece(struct lc_sweep *sw, struct lc_piece *p, u64 nr, u8 *blo
 		return 0;
 	if (err && !medium_error(err))
 		return err;
-	written = lc_volume_has_written(sw->v, nr, p->mask, p->crc, block);
+	written = lc_volume_backing_agrees(sw->v, nr, p->mask, p->crc, block);
 	p->bad = written <= 0;
 	/* A disk that is gone calls it a medium error, too; but it does not flush. */
 	if (written < 0 && (!medium_error(written) || lc_store_flush(sw->v->backing)) &&

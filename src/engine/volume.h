@@ -49,7 +49,7 @@ struct lc_volume {
 	u64 flushes_begun, flushes_ended;
 	struct lc_cond flushed; /* one has ended */
 	u64 flush_failures;
-	u64 failures_heard; /* to some client: up to this one */
+	u64 failures_told; /* to some client: up to this one */
 	int flush_error;   /* of the last one */
 	struct lc_ranges ranges;
 	struct lc_busy reads;
@@ -96,7 +96,7 @@ int lc_volume_read_cached(struct lc_volume *v, u64 block, void *buf, u8 *mask);
  * same, as the checksum proves, and BUF gets it: the sectors in MASK, zeros beside them. 1, 0, or -errno: the backing store
  * cannot be read, and nobody knows. No lock held.
  */
-int lc_volume_has_written(struct lc_volume *v, u64 block, u8 mask, u32 crc, u8 *buf);
+int lc_volume_backing_agrees(struct lc_volume *v, u64 block, u8 mask, u32 crc, u8 *buf);
 
 /* One request of a client on its way into the log; all zeros at first. */
 struct lc_request {

@@ -385,7 +385,7 @@ int lc_flush(struct lc_volume *v)
 void lc_client_begin(struct lc_volume *v, struct lc_client *c)
 {
 	lc_mutex_lock(&v->core->lock);
-	c->failures_heard = v->failures_heard;
+	c->failures_heard = v->failures_told;
 	lc_mutex_unlock(&v->core->lock);
 }
 
@@ -402,7 +402,7 @@ int lc_client_flush(struct lc_volume *v, struct lc_client *c)
 	lc_mutex_lock(&v->core->lock);
 	if (!err && heard != v->flush_failures && !LC_MUTANT(first_client_hears))
 		err = v->flush_error;
-	c->failures_heard = v->failures_heard = v->flush_failures;
+	c->failures_heard = v->failures_told = v->flush_failures;
 	lc_mutex_unlock(&v->core->lock);
 	return err;
 }
