@@ -61,6 +61,24 @@ struct lc_bucket lc_index_bucket(const struct lc_index *ix, u8 volume, u64 block
 	return b;
 }
 
+u32 lc_index_find_in(const struct lc_index *ix, u8 volume, u64 block, u32 from, u32 end)
+{
+	u64 place = lc_place(volume, block), h = lc_index_hash(place);
+	u32 tag = lc_index_tag(ix, h), content;
+
+	for (u64 nr = lc_index_home(ix, h); (content = ix->buckets[nr]); nr = lc_index_next(ix, nr)) {
+		u32 slot = content & ix->slot_mask;
+
+		if ((content & ~ix->slot_mask) != tag)
+			continue;
+		if (slot < from || slot >= end)
+			__builtin_prefetch(lc_index_slot(ix, slot), 1);
+		else if (lc_index_place(ix, slot) == place)
+			return slot;
+	}
+	return 0;
+}
+
 /* Attaching a cache may change what is read here at the same time: then the hint is of no use, and does no harm. */
 __attribute__((no_sanitize("thread"))) void lc_index_prefetch(const struct lc_index *ix, u8 volume,
 							      u64 block)

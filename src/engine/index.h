@@ -70,6 +70,12 @@ static inline u32 lc_index_find(const struct lc_index *ix, u8 volume, u64 block)
 }
 
 /*
+ * The slot that holds a block if it lies in [FROM, END); or 0. A copy elsewhere is not looked at, which would be a wait for memory under
+ * the mutex; but it is fetched into the CPU's cache, where lc_index_bucket will find it.
+ */
+u32 lc_index_find_in(const struct lc_index *ix, u8 volume, u64 block, u32 from, u32 end);
+
+/*
  * A block will be looked up soon: fetch its bucket into the CPU's cache, which costs nothing but the wait for memory
  * that the look-up would have under the mutex. No lock needed.
  */

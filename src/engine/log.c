@@ -348,19 +348,25 @@ bool lc_log_reserve_zero(struct lc_log *l, u8 volume, u64 block, u32 nr, bool tr
 	return true;
 }
 
+u32 lc_log_find_open(struct lc_log *l, u8 volume, u64 block)
+{
+	const struct lc_ring *ring = &l->core->ring;
+	const struct lc_record *r = the_open_record(l);
+	u32 first = r ? lc_ring_first_slot(ring, r->segment_id) : 0;
+
+	return lc_index_find_in(&ring->index, volume, block, r ? first + r->start + 1 : 0,
+				r ? first + r->end : 0);
+}
+
 bool lc_log_reuse(struct lc_log *l, u32 slot, struct lc_chunk *chunk)
 {
 	struct lc_ring *ring = &l->core->ring;
 	struct lc_record *r = the_open_record(l);
-	u32 first;
-	u16 *copying;
+	u16 *copying =
+		&buffer_of(l, lc_ring_segment_of(ring, slot))->copying[lc_ring_position(ring, slot)];
 
-	if (!r)
-		return false;
-	first = lc_ring_first_slot(ring, r->segment_id);
-	if (slot <= first + r->start || slot >= first + r->end)
-		return false;
-	copying = &buffer_of(l, lc_ring_segment_of(ring, slot))->copying[slot - first];
+	assert(r && r->segment_id == lc_ring_segment_of(ring, slot)->id &&
+	       lc_ring_position(ring, slot) > r->start && lc_ring_position(ring, slot) < r->end);
 	if (*copying && !LC_MUTANT(overwrite_with_reader))
 		return false;
 	*copying = LC_COPYING_WRITER;

@@ -190,8 +190,11 @@ u32 lc_log_reserve(struct lc_log *l, u8 volume, u64 block, u8 mask, u32 nr, stru
 bool lc_log_reserve_zero(struct lc_log *l, u8 volume, u64 block, u32 nr, bool trim,
 			 struct lc_chunk *chunk);
 
+/* The slot that holds a block if it lies in the open record; or 0. The block will be published soon: lc_index_find_in. */
+u32 lc_log_find_open(struct lc_log *l, u8 volume, u64 block);
+
 /*
- * Overwrite SLOT in place, if it lies in the open record and nobody copies to or from it. The
+ * Overwrite SLOT, which is one of the open record, in place, if nobody copies to or from it. The
  * chunk is then like a reservation of one slot.
  */
 bool lc_log_reuse(struct lc_log *l, u32 slot, struct lc_chunk *chunk);

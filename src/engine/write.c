@@ -110,7 +110,7 @@ static int write_whole(struct lc_volume *v, struct lc_request *rq, u64 block, u3
 		u32 free = lc_ranges_free(&v->ranges, block, nr);
 
 		if (nr == 1 && free) {
-			u32 slot = lc_index_find(&c->ring.index, v->id, block);
+			u32 slot = lc_log_find_open(log, v->id, block);
 
 			reused = slot && lc_log_reuse(log, slot, &chunk);
 		}
@@ -163,7 +163,7 @@ struct part {
 /* Overwrite the part in the block's slot, if that is possible without reading anything. [lock] */
 static bool reuse_for_part(struct lc_volume *v, const struct part *p, struct lc_chunk *chunk)
 {
-	u32 slot = lc_index_find(&v->core->ring.index, v->id, p->block);
+	u32 slot = lc_log_find_open(v->log, v->id, p->block);
 
 	if (!slot)
 		return false;

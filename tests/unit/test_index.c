@@ -47,9 +47,16 @@ static void model_destroy(struct model *m)
 static void model_check(const struct model *m)
 {
 	assert_int_equal(m->ix.nr_entries, m->nr);
-	for (u32 place = 0; place < PLACES; place++)
-		if (lc_index_find(&m->ix, volume_of(place), block_of(place)) != m->slot_of[place])
+	for (u32 place = 0; place < PLACES; place++) {
+		u8 volume = volume_of(place);
+		u64 block = block_of(place);
+		u32 slot = m->slot_of[place], from = BASE + place % 5, end = from + place % 7;
+
+		if (lc_index_find(&m->ix, volume, block) != slot)
 			fail_msg("place %u is not where it should be", place);
+		assert_int_equal(lc_index_find_in(&m->ix, volume, block, from, end),
+				 slot >= from && slot < end ? slot : 0);
+	}
 }
 
 /* Enter a slot whose key is set. */
