@@ -136,6 +136,8 @@ static int look_up(struct chunk *c)
 	struct lc_stats *st = c->stats;
 	int err = 0;
 
+	if (c->nr > 1)
+		lc_volume_fetch(c->v, c->block, c->nr);
 	for (u32 i = 0; i < c->nr; i++) {
 		struct piece *p = &c->pieces[i];
 		u64 base = (c->block + i) * LC_BLOCK;
@@ -380,7 +382,6 @@ int lc_read(struct lc_volume *v, void *buf, u32 len_bytes, u64 offset_bytes)
 	int err = 0;
 
 	assert(end <= v->size_bytes);
-	lc_volume_announce(v, at / LC_BLOCK);
 	while (at < end && !err) {
 		u64 limit = (at / LC_BLOCK + LC_CHUNK_BLOCKS) * LC_BLOCK;
 
@@ -390,6 +391,7 @@ int lc_read(struct lc_volume *v, void *buf, u32 len_bytes, u64 offset_bytes)
 		c.block = at / LC_BLOCK;
 		c.nr = (c.end_bytes + LC_BLOCK - 1) / LC_BLOCK - c.block;
 		c.begins = at == offset_bytes;
+		lc_volume_announce(v, c.block, c.nr);
 		/* Each turn drops a bad clean copy, or finds a newer one. */
 		do
 			err = read_chunk(&c);

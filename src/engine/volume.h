@@ -69,11 +69,19 @@ struct lc_volume {
 	bool continued; /* this cache served it last, and was closed in good order */
 };
 
-/* BLOCK will be looked up soon. Without the mutex: lc_index_prefetch says why that does no harm. */
+/* NR blocks will be looked up soon. Without the mutex: lc_index_prefetch says why that does no harm. */
 __attribute__((no_sanitize("thread"))) static inline void lc_volume_announce(const struct lc_volume *v,
-									     u64 block)
+									     u64 block, u32 nr)
 {
-	lc_index_prefetch(&v->core->ring.index, v->id, block);
+	for (u32 i = 0; i < nr; i++)
+		lc_index_prefetch(&v->core->ring.index, v->id, block + i);
+}
+
+/* NR blocks, which were announced, will be looked up now: many at a time, they wait for memory together. [lock] */
+static inline void lc_volume_fetch(const struct lc_volume *v, u64 block, u32 nr)
+{
+	for (u32 i = 0; i < nr; i++)
+		lc_index_find_in(&v->core->ring.index, v->id, block + i, 0, 0);
 }
 
 /* Scratch memory of one request: LC_CHUNK_BLOCKS blocks. NULL without memory. Takes and releases the mutex. */

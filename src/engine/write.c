@@ -100,6 +100,7 @@ static int write_whole(struct lc_volume *v, struct lc_request *rq, u64 block, u3
 
 	if (nr > LC_CHUNK_BLOCKS)
 		nr = LC_CHUNK_BLOCKS;
+	lc_volume_announce(v, block, nr);
 	lc_mutex_lock(&c->lock);
 	err = lc_path_write(v, rq, &log);
 	if (err || !log) {
@@ -128,6 +129,8 @@ static int write_whole(struct lc_volume *v, struct lc_request *rq, u64 block, u3
 	}
 	range.nr = chunk.nr;
 	lc_range_enter(&v->ranges, &range);
+	if (nr > 1)
+		lc_volume_fetch(v, block, chunk.nr);
 	lc_log_unlock(log);
 
 	if (LC_MUTANT(publish_before_copy)) {
@@ -359,7 +362,7 @@ int lc_write(struct lc_volume *v, const void *buf, u32 len_bytes, u64 offset_byt
 	struct lc_request rq = {0};
 	int err;
 
-	lc_volume_announce(v, offset_bytes / LC_BLOCK);
+	lc_volume_announce(v, offset_bytes / LC_BLOCK, 1);
 	assert(offset_bytes + len_bytes <= v->size_bytes && !(flags & ~LC_FUA));
 	err = lc_request_begin(&rq, v->core);
 	if (!err)
