@@ -64,7 +64,7 @@ static void healed(struct lc_log *l)
 	l->failed = false;
 	l->news_healed = true;
 	lc_log_space(l);
-	lc_cond_broadcast(&l->progress);
+	lc_log_progress(l);
 }
 
 /* --- records --- */

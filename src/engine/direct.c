@@ -192,7 +192,7 @@ int lc_direct_flush(struct lc_volume *v, u64 since)
 		}
 		lc_cond_broadcast(&v->flushed);
 		if (v->log) /* attached meanwhile: write-back waits for us */
-			lc_cond_broadcast(&v->log->progress);
+			lc_log_progress(v->log);
 	}
 	err = v->flush_failures != since && !LC_MUTANT(failure_of_others) ? v->flush_error : 0;
 	lc_mutex_unlock(&c->lock);

@@ -298,7 +298,7 @@ void lc_log_set_durable(struct lc_log *l, u64 seq)
 		l->durable_id++;
 	}
 	if (l->durable_id != before)
-		lc_cond_broadcast(&l->progress);
+		lc_log_progress(l);
 }
 
 /* --- writing --- */
@@ -432,7 +432,7 @@ int lc_log_wait_space(struct lc_log *l, bool zero, u64 since_ns)
 			deadline_ns = end_ns;
 	}
 	l->space_waiters++;
-	lc_cond_broadcast(&l->progress);
+	lc_log_progress(l);
 	lc_log_wake(l);
 	lc_log_unlock(l);
 	lc_mutex_lock(&c->lock);
@@ -450,6 +450,12 @@ void lc_log_space(struct lc_log *l)
 		lc_cond_broadcast(&l->space);
 }
 
+void lc_log_progress(struct lc_log *l)
+{
+	l->progress_events++;
+	lc_cond_broadcast(&l->progress);
+}
+
 int lc_log_wait_zeroed(struct lc_log *l, u64 deadline_ns)
 {
 	u64 seen = l->space_events;
@@ -458,7 +464,7 @@ int lc_log_wait_zeroed(struct lc_log *l, u64 deadline_ns)
 	close_zeros(l);
 	l->space_waiters++;
 	l->zero_waiters++;
-	lc_cond_broadcast(&l->progress);
+	lc_log_progress(l);
 	lc_log_wake(l);
 	lc_log_unlock(l);
 	lc_mutex_lock(&l->core->lock);

@@ -111,11 +111,12 @@ struct lc_log {
 	/* whoever waits */
 	struct lc_cond published; /* a copy ended: see lc_log_wait_published */
 	struct lc_cond space;	  /* a buffer, a segment, or bad news */
-	struct lc_cond progress; /* for write-back: durable_id moved, or somebody waits for space */
+	struct lc_cond progress;  /* for write-back: lc_log_progress */
 	u32 published_waiters;
 	u32 space_waiters;
-	u32 zero_waiters; /* of them for write-back to zero something */
-	u64 space_events; /* how often lc_log_space was called */
+	u32 zero_waiters;    /* of them for write-back to zero something */
+	u64 space_events;    /* how often lc_log_space was called, */
+	u64 progress_events; /* and lc_log_progress */
 
 	/* group commit */
 	struct lc_commit *commits; /* all who wait, the leader among them */
@@ -272,6 +273,12 @@ void lc_log_unlock(struct lc_log *l);
 
 /* Whoever waits for space should look again: there is some, or there is bad news. [lock] */
 void lc_log_space(struct lc_log *l);
+
+/*
+ * Write-back should look again: durable_id moved, somebody waits for space or drains, or what kept it from a volume is over. It
+ * may be at a turn just now, and have looked before: so these are counted. [lock]
+ */
+void lc_log_progress(struct lc_log *l);
 
 /* --- between log.c and log_thread.c --- */
 

@@ -141,7 +141,7 @@ void lc_cache_settings(struct lc_cache *c, struct lc_settings *out)
 /* Whoever waits shall look at the settings again. [lock] */
 static void wake_all(struct lc_cache *c)
 {
-	lc_cond_broadcast(&c->log.progress);
+	lc_log_progress(&c->log);
 	lc_log_space(&c->log);
 	lc_log_wake(&c->log);
 }

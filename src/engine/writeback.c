@@ -342,12 +342,14 @@ static void writeback_main(void *arg)
 	w->running = true;
 	lc_cond_broadcast(&w->done);
 	while (!w->stop && !err) {
+		u64 seen = w->log->progress_events;
+
 		if (lc_now_ns() >= superblock_due_ns(w)) {
 			lc_mutex_unlock(&c->lock);
 			/* If that fails, the log has failed, too, and says so itself. */
 			(void)write_superblock(w);
 			lc_mutex_lock(&c->lock);
-		} else if (!write_back(w) && !w->stop) {
+		} else if (!write_back(w) && !w->stop && w->log->progress_events == seen) {
 			lc_cond_wait(&w->log->progress, &c->lock, wake_up_ns(w));
 		}
 	}
@@ -385,7 +387,7 @@ int lc_writeback_drain(struct lc_writeback *w, u64 deadline_ns)
 	err = lc_log_commit(w->log, lc_log_newest_seq(w->log));
 	if (w->drain_id < upto)
 		w->drain_id = upto;
-	lc_cond_broadcast(&w->log->progress);
+	lc_log_progress(w->log);
 	while (!err && c->ring.tail_id < upto) {
 		if (w->interrupted) {
 			err = -ECANCELED;
@@ -449,7 +451,7 @@ void lc_writeback_stop(struct lc_writeback *w)
 		return;
 	lc_mutex_lock(&w->core->lock);
 	w->stop = w->sweep.stop = true;
-	lc_cond_broadcast(&w->log->progress);
+	lc_log_progress(w->log);
 	lc_cond_broadcast(&w->done);
 	lc_mutex_unlock(&w->core->lock);
 	lc_thread_join(&w->thread);
