@@ -171,6 +171,7 @@ static struct lc_volume *next_volume(struct lc_writeback *w, u32 *nr, bool *due)
 {
 	const struct lc_ring *ring = &w->core->ring;
 	struct lc_volume *next = NULL;
+	bool flushed = false;
 	u64 now_ns = lc_now_ns();
 
 	*nr = 0;
@@ -180,14 +181,21 @@ static struct lc_volume *next_volume(struct lc_writeback *w, u32 *nr, bool *due)
 		struct lc_volume *v = w->volumes[id];
 
 		if (!v || (!ring->dirty_of[id] && !ring->zeros.blocks_of[id]) ||
-		    (v->failing && now_ns < v->retry_ns) || is_being_flushed(v))
+		    (v->failing && now_ns < v->retry_ns))
 			continue;
+		if (is_being_flushed(v)) {
+			flushed = true;
+			continue;
+		}
 		++*nr;
 		if (next)
 			*due |= v->failing;
 		else
 			next = v;
 	}
+	if (w->flushed && !flushed)
+		w->fruitless = 0; /* the turns without it say nothing of it */
+	w->flushed = flushed;
 	if (next)
 		w->turn = next->id;
 	return next;
@@ -232,7 +240,7 @@ static bool others_are_done(const struct lc_writeback *w, const struct lc_volume
 {
 	const struct lc_core *c = w->core;
 
-	return !v || w->fruitless > nr ||
+	return (!w->flushed && (!v || w->fruitless > nr)) ||
 	       lc_now_ns() >= c->stalled_since_ns + c->settings.stall_timeout_ms * LC_NS_PER_MS;
 }
 

@@ -50,6 +50,7 @@ struct lc_writeback {
 	u32 turn;	   /* the volume that had the last one */
 	int turn_error; /* guarded by the engine mutex: of a turn, since nothing could be done last */
 	u32 fruitless; /* turns in a row that changed nothing */
+	bool flushed; /* a volume that has something is being flushed for a client: its turn comes after that */
 	/* Guarded by the engine mutex: what failed was not a backing store, but the SSD or the log; in a row, and the next attempt. */
 	u32 failures;
 	u64 retry_ns;

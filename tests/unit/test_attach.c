@@ -415,7 +415,7 @@ static void nobody_waits_for_a_slow_flush(void **state)
  * the disk loses something meanwhile, this flush is told, and the next one is not: so write-back of this volume has to wait for it.
  * (Its own flush was told that all was well.) That of another volume does not.
  */
-static struct mem_store other_disk;
+static struct mem_store other_disk, third_disk;
 static const struct lc_store_ops *disk_ops, *ssd_ops;
 static struct lc_thread straggler;
 static bool begun, may_end;
@@ -460,11 +460,11 @@ static u64 writes_of(struct mem_store *s)
 	return nr;
 }
 
-/* A drain in a thread of its own: what it returned, and how long it took. */
+/* A drain in a thread of its own: what it returned, and what the disk had been given by then. */
 static struct drainer {
 	struct lc_thread thread;
 	int err;
-	u64 took_ns;
+	u64 writes, took_ns;
 } drainer;
 
 static void drain_main(void *arg)
@@ -473,6 +473,7 @@ static void drain_main(void *arg)
 
 	drainer.err = lc_cache_drain(arg);
 	drainer.took_ns = lc_now_ns() - began_ns;
+	drainer.writes = writes_of(&disk);
 }
 
 static void start_drain(void)
@@ -498,15 +499,18 @@ static void dirty(unsigned volume)
 	must(lc_write(lc_cache_volume(cache, volume), buf, LC_BLOCK, 0, LC_FUA), "write");
 }
 
-/* Two volumes get a cache; of the first one, which has something dirty then, a flush is under way. */
+/* Three volumes get a cache; of the first one, which has something dirty then, a flush is under way. */
 static void attach_during_a_flush(void)
 {
 	static struct lc_store_ops late_disk, late_ssd; /* until the stores are closed */
-	struct lc_volume_spec specs[] = {{"", &disk.store}, {"other", &other_disk.store}};
+	struct lc_volume_spec specs[] = {{"", &disk.store},
+					 {"other", &other_disk.store},
+					 {"third", &third_disk.store}};
 
 	must(lc_cache_close(cache), "close");
 	mem_open(&other_disk, "/dev/slow2", MIB);
-	must(lc_cache_open(NULL, specs, 2, &settings, &cache, &error), "open");
+	mem_open(&third_disk, "/dev/slow3", MIB);
+	must(lc_cache_open(NULL, specs, 3, &settings, &cache, &error), "open");
 	must(lc_cache_start(cache, &error), "start");
 	disk.flushes = 0;
 	begun = may_end = false;
@@ -531,10 +535,11 @@ static void end_flush(void)
 		must(-EPROTO, "the flush has to be told");
 }
 
-static void close_both(void)
+static void close_all(void)
 {
 	must(lc_cache_close(cache), "close");
 	lc_store_close(&other_disk.store);
+	lc_store_close(&third_disk.store);
 }
 
 static void pause_ms(u32 ms)
@@ -556,7 +561,27 @@ static void write_back_waits_for_a_flush_from_before(void **state)
 	lc_thread_join(&drainer.thread);
 	must(drainer.err, "drain");
 	assert_int_equal(disk.writes, 1);
-	close_both();
+	close_all();
+}
+
+/* The other volume fails. Who drains hears of it when the one that is being flushed has been written back, too. */
+static void a_volume_that_is_being_flushed_is_not_done(void **state)
+{
+	(void)state;
+	attach_during_a_flush();
+	dirty(1);
+	other_disk.write_error = -EIO;
+	start_drain();
+	while (!lc_store_errors(&other_disk.store))
+		pause_ms(1);
+	dirty(2);      /* in the open segment: it has turns that change nothing */
+	pause_ms(100); /* many attempts */
+	end_flush();
+	lc_thread_join(&drainer.thread);
+	assert_int_equal(drainer.err, -EIO);
+	assert_int_equal(drainer.writes, 1);
+	other_disk.write_error = 0;
+	close_all();
 }
 
 /*
@@ -589,7 +614,7 @@ static void the_end_of_a_flush_is_not_missed(void **state)
 	must(drainer.err, "drain");
 	assert_false(is_set(&end_before_sleep));
 	assert_in_range(drainer.took_ns, 0, 10 * LC_NS_PER_S);
-	close_both();
+	close_all();
 }
 
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -607,6 +632,7 @@ int main(void)
 		T(a_failed_detach_keeps_the_fingerprint),
 		T(nobody_waits_for_a_slow_flush),
 		T(write_back_waits_for_a_flush_from_before),
+		T(a_volume_that_is_being_flushed_is_not_done),
 		T(the_end_of_a_flush_is_not_missed),
 	};
 
