@@ -180,7 +180,7 @@ static int sample_volume(struct lc_cache *c, struct lc_volume *v, u64 which, voi
 			 struct lc_error *err)
 {
 	struct lc_volume_entry *e = &c->core.meta.volumes[v->id];
-	int ret = lc_samples_read(v->backing, v->size_bytes, which, scratch, e->samples);
+	int ret = lc_samples_read(v->backing, v->size_bytes, which, scratch, e->samples, NULL);
 
 	return ret ? lc_fail(err, ret, "%s: cannot be read: %s; check it, and the kernel's log",
 			     v->backing->name, strerror(-ret)) :
@@ -232,6 +232,7 @@ static int catch_up_all(struct lc_cache *c, bool first, void *scratch, struct lc
 		page[lc_volume_page(v->id)] |= changed;
 		lc_mutex_lock(&c->core.lock);
 		meta->volumes[v->id].unverified = false;
+		meta->volumes[v->id].unsure = 0;
 		lc_mutex_unlock(&c->core.lock);
 	}
 	for (u32 i = 0; i < LC_NR_PAGES && !ret; i++) {

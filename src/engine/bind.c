@@ -32,25 +32,55 @@ static void drop_volume(struct lc_cache *c, struct lc_volume_entry *e)
 	e->from_seq = c->recovery.cut_seq + 1;
 }
 
-/* Samples of the fingerprint whose change an entry above the tail, or a lost block, explains. */
-static u64 explained(const struct lc_core *core, const struct lc_volume_entry *e)
+/*
+ * Samples of the fingerprint that may be others by now, because an entry above the tail, or a lost block, explains it (bit i:
+ * sample i).
+ */
+struct explained {
+	u64 any; /* they may be anything: a copy may have been written to the backing store, or a part of it; */
+	u64 zeroed; /* the rest of them: zeros, or a part is; but nothing else */
+};
+
+/* Samples that a record above the tail has a copy of. A sweep may have written that, even if it was superseded since. */
+static u64 logged(const struct lc_core *core, const struct lc_volume_entry *e)
 {
 	const struct lc_ring *ring = &core->ring;
 	u64 which = 0;
 
-	for (unsigned i = 0; i < LC_NR_SAMPLES; i++) {
-		u64 block = lc_sample_block(e->size_bytes, i);
-		u32 slot = lc_index_find(&ring->index, e->id, block);
+	if (!dirty_blocks_of(ring, e->id))
+		return 0; /* nothing is above the tail */
+	for (u64 id = ring->tail_id + 1;
+	     id <= ring->head_id && !LC_MUTANT(superseded_was_not_written); id++) {
+		u32 first = lc_ring_first_slot(ring, id);
 
-		if (slot && lc_index_slot(&ring->index, slot)->key & LC_SLOT_DIRTY)
-			which |= 1ull << i;
-		if (lc_zeros_cover(&ring->zeros, lc_place(e->id, block)))
-			which |= 1ull << i;
-		/* A sweep that failed may have written it before it was lost. */
-		if (lc_bad_mask(&core->meta.bad, e->id, block))
-			which |= 1ull << i;
+		for (u32 i = 0; i < ring->segment_blocks; i++) {
+			u64 key = lc_index_slot(&ring->index, first + i)->key;
+
+			if (lc_key_type(key) == LC_ENTRY_DATA && lc_key_volume(key) == e->id)
+				which |= lc_samples_in(e->size_bytes, lc_key_block(key), 1);
+		}
 	}
 	return which;
+}
+
+static struct explained explained(const struct lc_core *core, const struct lc_volume_entry *e)
+{
+	const struct lc_ring *ring = &core->ring;
+	struct explained x = {.any = logged(core, e) | e->unsure};
+
+	for (unsigned i = 0; i < LC_NR_SAMPLES; i++) {
+		u64 block = lc_sample_block(e->size_bytes, i);
+
+		/* A sweep that failed may have written it before it was lost. */
+		if (lc_bad_mask(&core->meta.bad, e->id, block))
+			x.any |= 1ull << i;
+		if (lc_zeros_cover(&ring->zeros, lc_place(e->id, block)))
+			x.zeroed |= 1ull << i;
+	}
+	if (LC_MUTANT(zeros_explain_all))
+		x.any |= x.zeroed;
+	x.zeroed &= ~x.any;
+	return x;
 }
 
 /* Another volume whose fingerprint these samples are, or NULL. */
@@ -60,16 +90,40 @@ static const struct lc_volume_entry *owner_of(const struct lc_cache *c,
 {
 	for (u32 id = 1; id <= LC_VOLUMES_MAX; id++) {
 		const struct lc_volume_entry *other = &c->core.meta.volumes[id];
+		struct explained x;
 		u64 differ = 0;
 
 		if (!other->id || other == e || other->size_bytes != e->size_bytes)
 			continue;
+		x = explained(&c->core, other);
 		for (unsigned i = 0; i < LC_NR_SAMPLES; i++)
 			differ |= (u64)(samples[i] != other->samples[i]) << i;
-		if (!(differ & compare & ~explained(&c->core, other)))
+		if (!(differ & compare & ~x.any & ~x.zeroed))
 			return other;
 	}
 	return NULL;
+}
+
+/*
+ * Is the backing store neither blank, nor is there anything on it, besides zeros, that is as it was when the fingerprint was taken? All
+ * of the samples that could show it may be among those that are explained.
+ */
+static bool is_doubtful(const struct lc_volume_entry *e, struct lc_store *backing, void *scratch)
+{
+	bool blank = true;
+
+	for (unsigned i = 0; i < LC_NR_SAMPLES; i++) {
+		u32 samples[LC_NR_SAMPLES];
+
+		/* One that cannot be read may be one that is to be overwritten. */
+		if (lc_samples_read(backing, e->size_bytes, 1ull << i, scratch, samples, NULL) ||
+		    !memcmp(scratch, lc_zero_block, LC_BLOCK))
+			continue;
+		if (samples[i] == e->samples[i])
+			return false;
+		blank = false;
+	}
+	return !blank && !LC_MUTANT(never_in_doubt);
 }
 
 /* Is this the backing store that the table entry is about? */
@@ -77,11 +131,12 @@ static int check_backing(struct lc_cache *c, struct lc_volume_entry *e, struct l
 			 struct lc_error *err)
 {
 	u64 dirty = dirty_blocks_of(&c->core.ring, e->id);
-	u64 compare = ~explained(&c->core, e);
+	struct explained x = explained(&c->core, e);
+	u64 compare = ~x.any, zeroed;
 	u32 samples[LC_NR_SAMPLES];
 	void *scratch;
 	const struct lc_volume_entry *owner;
-	bool same = true;
+	bool same = true, doubtful = false;
 	int ret;
 
 	if (backing->size_bytes < e->size_bytes)
@@ -98,17 +153,36 @@ static int check_backing(struct lc_cache *c, struct lc_volume_entry *e, struct l
 	scratch = lc_alloc(LC_BLOCK);
 	if (!scratch)
 		return lc_fail(err, -ENOMEM, "%s: no memory to check it", backing->name);
-	ret = lc_samples_read(backing, e->size_bytes, compare, scratch, samples);
+	ret = lc_samples_read(backing, e->size_bytes, compare, scratch, samples, &zeroed);
+	if (!ret && dirty)
+		doubtful = is_doubtful(e, backing, scratch);
 	lc_free(scratch, LC_BLOCK);
 	if (ret)
 		return lc_fail(err, ret, "%s: cannot be read: %s; check it, and the kernel's log",
 			       backing->name, strerror(-ret));
 	for (unsigned i = 0; i < LC_NR_SAMPLES; i++)
-		if (compare & 1ull << i && samples[i] != e->samples[i])
+		if (compare & 1ull << i && samples[i] != e->samples[i] &&
+		    !(x.zeroed & zeroed & 1ull << i))
 			same = false;
+	if (same && doubtful && backing->size_bytes > e->size_bytes)
+		return lc_fail(err, -EBUSY,
+			       "%s: has %llu bytes, but had %llu when the cache %s last served it as volume %s, and "
+			       "nothing on it shows that it is the same one, while the cache holds %llu blocks for it "
+			       "that were not written back yet: give the right backing store; or, if this is the "
+			       "one, and has grown, serve it once at its old size (losetup --sizelimit) with "
+			       "on-exit=drain; nothing was changed",
+			       backing->name, (unsigned long long)backing->size_bytes,
+			       (unsigned long long)e->size_bytes, c->core.ssd->name,
+			       lc_volume_shown(e->name), (unsigned long long)dirty);
+	if (same && doubtful)
+		lc_log(LC_LOG_WARNING,
+		       "%s: nothing on it shows that it is the backing store that the cache %s holds %llu blocks for "
+		       "which were not written back yet: it is taken for that of volume %s",
+		       backing->name, c->core.ssd->name, (unsigned long long)dirty,
+		       lc_volume_shown(e->name));
 	if (same)
 		return 0;
-	owner = owner_of(c, e, samples, compare);
+	owner = owner_of(c, e, samples, compare & ~x.zeroed);
 	if (dirty && owner)
 		return lc_fail(err, -EBUSY,
 			       "%s: is not the backing store of volume %s, for which the cache %s holds %llu "
@@ -247,15 +321,15 @@ static int bind_volume(struct lc_cache *c, struct lc_volume *v, bool attach, str
 		ret = check_backing(c, e, backing, err);
 	if (!e)
 		return lc_fail(err, -ENOSPC,
-			       "%s: the cache knows %u volumes already, and holds data for all of them that "
-			       "was not written back yet: there is no room for %s; serve them once with "
-			       "on-exit=drain",
+			       "%s: the cache knows %u volumes already, and has lost blocks of all of them that are "
+			       "not served now, which it must remember: there is no room for %s; logcachectl forget "
+			       "lets it forget one of them; nothing was changed",
 			       c->core.ssd->name, LC_VOLUMES_MAX, lc_volume_shown(v->name));
 	if (ret)
 		return ret;
 	v->id = e->id;
 	c->by_id[e->id] = v;
-	/* Left out, new or replaced in the last epoch, it would begin there (check_absent, new_entry, check_backing). */
+	/* Left out, new or replaced in the last epoch, it would begin there (drop_absent, new_entry, check_backing). */
 	v->continued = !attach && !e->unverified && c->core.meta.sb.clean &&
 		       c->core.meta.sb.settled &&
 		       (e->from_seq < c->core.meta.sb.first || LC_MUTANT(trust_left_out));
@@ -272,6 +346,8 @@ static int bind_volume(struct lc_cache *c, struct lc_volume *v, bool attach, str
 		ret = check_growth(c, e, backing, err);
 		if (ret)
 			return ret;
+		lc_log(LC_LOG_INFO, "%s: has grown from %llu to %llu bytes", backing->name,
+		       (unsigned long long)e->size_bytes, (unsigned long long)backing->size_bytes);
 	}
 	if (e->size_bytes != backing->size_bytes || e->unverified) {
 		void *scratch;
@@ -284,7 +360,8 @@ static int bind_volume(struct lc_cache *c, struct lc_volume *v, bool attach, str
 			return lc_fail(err, -ENOMEM, "%s: no memory to read it", backing->name);
 		e->size_bytes = backing->size_bytes;
 		e->unverified = false;
-		ret = lc_samples_read(backing, e->size_bytes, ~0ull, scratch, e->samples);
+		e->unsure = 0;
+		ret = lc_samples_read(backing, e->size_bytes, ~0ull, scratch, e->samples, NULL);
 		lc_free(scratch, LC_BLOCK);
 		if (ret)
 			return lc_fail(err, ret,
@@ -292,22 +369,19 @@ static int bind_volume(struct lc_cache *c, struct lc_volume *v, bool attach, str
 				       backing->name, strerror(-ret));
 		c->changed[lc_volume_page(e->id)] = true;
 	}
+	/* What the log has for it may have been written to it, in part, before a crash. */
+	v->touched = e->unsure | logged(&c->core, e);
 	return 0;
 }
 
-/*
- * I12: a cache never starts without a backing store that it holds dirty data for. A volume that is left out
- * without any loses its clean blocks: nobody knows what happens to its backing store meanwhile.
- */
+/* I12: a cache never starts without a backing store that it holds dirty data for. */
 static int check_absent(struct lc_cache *c, struct lc_error *err)
 {
 	for (u32 id = 1; id <= LC_VOLUMES_MAX; id++) {
-		struct lc_volume_entry *e = &c->core.meta.volumes[id];
+		const struct lc_volume_entry *e = &c->core.meta.volumes[id];
 		u64 dirty = dirty_blocks_of(&c->core.ring, id);
 
-		if (!e->id || c->by_id[id])
-			continue;
-		if (dirty)
+		if (e->id && dirty && !served(c, e->name))
 			return lc_fail(err, -EBUSY,
 				       "%s: the cache holds %llu blocks for volume %s that were not "
 				       "written back yet: serve that volume, too, with its backing store of "
@@ -315,12 +389,22 @@ static int check_absent(struct lc_cache *c, struct lc_error *err)
 				       "nothing was changed",
 				       c->core.ssd->name, (unsigned long long)dirty,
 				       lc_volume_shown(e->name), (unsigned long long)e->size_bytes);
-		if (e->from_seq > c->recovery.cut_seq || LC_MUTANT(absent_stays_cached))
+	}
+	return 0;
+}
+
+/* A volume that is left out loses its clean blocks: nobody knows what happens to its backing store meanwhile. */
+static void drop_absent(struct lc_cache *c)
+{
+	for (u32 id = 1; id <= LC_VOLUMES_MAX; id++) {
+		struct lc_volume_entry *e = &c->core.meta.volumes[id];
+
+		if (!e->id || c->by_id[id] || e->from_seq > c->recovery.cut_seq ||
+		    LC_MUTANT(absent_stays_cached))
 			continue;
 		drop_volume(c, e);
 		c->changed[lc_volume_page(e->id)] = true;
 	}
-	return 0;
 }
 
 /* Attaching must not bring back what was not written back before the volumes were served without it. */
@@ -344,7 +428,7 @@ static int check_nothing_dirty(struct lc_cache *c, struct lc_error *err)
 int lc_bind_volumes(struct lc_cache *c, bool attach, struct lc_error *err)
 {
 	struct lc_core *core = &c->core;
-	int ret = attach ? check_nothing_dirty(c, err) : 0;
+	int ret = attach ? check_nothing_dirty(c, err) : check_absent(c, err);
 
 	for (u32 id = 1; id <= LC_VOLUMES_MAX && !ret; id++)
 		if (core->meta.volumes[id].from_seq > c->recovery.cut_seq + 1)
@@ -356,5 +440,7 @@ int lc_bind_volumes(struct lc_cache *c, bool attach, struct lc_error *err)
 				      (unsigned long long)c->recovery.cut_seq);
 	for (unsigned i = 0; i < c->nr_volumes && !ret; i++)
 		ret = bind_volume(c, &c->volumes[i], attach, err);
-	return ret ? ret : check_absent(c, err);
+	if (!ret)
+		drop_absent(c);
+	return ret;
 }

@@ -8,22 +8,38 @@ u64 lc_sample_block(u64 size_bytes, unsigned i)
 	return (lc_blocks_of(size_bytes) - 1) * i / (LC_NR_SAMPLES - 1);
 }
 
+/* The first sample that does not lie before a block: a whole number is at most floor(x) if it is at most x. */
+static u64 first_sample_from(u64 last, u64 block)
+{
+	u64 i = (block * (LC_NR_SAMPLES - 1) + last - 1) / last;
+
+	return i < LC_NR_SAMPLES ? i : LC_NR_SAMPLES;
+}
+
 u64 lc_samples_in(u64 size_bytes, u64 block, u32 nr)
 {
-	u64 which = 0;
+	u64 last = lc_blocks_of(size_bytes) - 1, from, end;
 
-	for (unsigned i = 0; i < LC_NR_SAMPLES; i++) {
-		u64 at = lc_sample_block(size_bytes, i);
+	if (!last) /* all of them are the only block */
+		return block == 0 && nr ? ~0ull : 0;
+	from = first_sample_from(last, block);
+	end = first_sample_from(last, block + nr);
+	return from == end ? 0 : ~0ull >> (LC_NR_SAMPLES - (end - from)) << from;
+}
 
-		if (at >= block && at < block + nr)
-			which |= 1ull << i;
-	}
-	return which;
+static bool has_zero_sector(const u8 *block)
+{
+	for (const u8 *s = block; s < block + LC_BLOCK; s += LC_SECTOR)
+		if (!s[0] && !memcmp(s, s + 1, LC_SECTOR - 1))
+			return true;
+	return false;
 }
 
 int lc_samples_read(struct lc_store *s, u64 size_bytes, u64 which, void *scratch,
-		    u32 samples[LC_NR_SAMPLES])
+		    u32 samples[LC_NR_SAMPLES], u64 *zeroed)
 {
+	if (zeroed)
+		*zeroed = 0;
 	for (unsigned i = 0; i < LC_NR_SAMPLES; i++) {
 		u64 at = lc_sample_block(size_bytes, i) * LC_BLOCK;
 		int err;
@@ -37,6 +53,8 @@ int lc_samples_read(struct lc_store *s, u64 size_bytes, u64 which, void *scratch
 		if (size_bytes - at < LC_BLOCK)
 			memset((u8 *)scratch + (size_bytes - at), 0, LC_BLOCK - (size_bytes - at));
 		samples[i] = lc_crc32c(scratch, LC_BLOCK);
+		if (zeroed && has_zero_sector(scratch))
+			*zeroed |= 1ull << i;
 	}
 	return 0;
 }

@@ -4,7 +4,8 @@
  *
  * The fingerprint of a store is its size and the crcs of LC_NR_SAMPLES blocks spread over it, the first and
  * the last among them. Write-back takes the samples that it touched anew after the flush of each turn, and they are durable before
- * the tail moves, so whatever differs and is not explained by an entry above the tail was written by somebody else.
+ * the tail moves, so whatever differs and is not explained by an entry above the tail was written by somebody else. bind.c says
+ * what explains what.
  *
  * Pure functions and synchronous reads of the backing store; no locks.
  */
@@ -25,10 +26,10 @@ u64 lc_sample_block(u64 size_bytes, unsigned i);
 u64 lc_samples_in(u64 size_bytes, u64 block, u32 nr);
 
 /*
- * Read the samples in WHICH of a store as it was when it had SIZE_BYTES, into SAMPLES (indexed by sample).
- * SCRATCH is one block. 0 or -errno.
+ * Read the samples in WHICH of a store as it was when it had SIZE_BYTES, into SAMPLES (indexed by sample). *ZEROED (may be NULL) gets
+ * those with a sector, or more, that is all zeros. SCRATCH is one block. 0 or -errno.
  */
 int lc_samples_read(struct lc_store *s, u64 size_bytes, u64 which, void *scratch,
-		    u32 samples[LC_NR_SAMPLES]);
+		    u32 samples[LC_NR_SAMPLES], u64 *zeroed);
 
 #endif

@@ -255,6 +255,7 @@ bool lc_superblock_decode(const void *block, struct lc_superblock *sb)
 #define VOLUME_FLAGS 4
 #define VOLUME_SIZE 8
 #define VOLUME_FROM_SEQ 16
+#define VOLUME_UNSURE 24
 #define VOLUME_UUID 32
 #define VOLUME_NAME 64
 #define VOLUME_SAMPLES 128
@@ -273,6 +274,7 @@ void lc_volume_encode(void *block, unsigned index, const struct lc_volume_entry 
 	put32(block, at + VOLUME_FLAGS, v->unverified ? VOLUME_UNVERIFIED : 0);
 	put64(block, at + VOLUME_SIZE, v->size_bytes);
 	put64(block, at + VOLUME_FROM_SEQ, v->from_seq);
+	put64(block, at + VOLUME_UNSURE, v->unsure);
 	memcpy((u8 *)block + at + VOLUME_UUID, v->uuid, LC_UUID_BYTES);
 	memcpy((u8 *)block + at + VOLUME_NAME, v->name, LC_NAME_BYTES);
 	for (unsigned i = 0; i < LC_NR_SAMPLES; i++)
@@ -289,6 +291,7 @@ bool lc_volume_decode(const void *block, unsigned index, struct lc_volume_entry 
 	v->unverified = flags & VOLUME_UNVERIFIED;
 	v->size_bytes = get64(block, at + VOLUME_SIZE);
 	v->from_seq = get64(block, at + VOLUME_FROM_SEQ);
+	v->unsure = get64(block, at + VOLUME_UNSURE);
 	memcpy(v->uuid, (const u8 *)block + at + VOLUME_UUID, LC_UUID_BYTES);
 	memcpy(v->name, (const u8 *)block + at + VOLUME_NAME, LC_NAME_BYTES);
 	for (unsigned i = 0; i < LC_NR_SAMPLES; i++)

@@ -191,7 +191,12 @@ struct lc_volume_entry {
 	u64 size_bytes;
 	bool unverified; /* served without the cache: the samples say nothing, only the size counts */
 	u64 from_seq;	 /* entries of this volume in older records are void */
-	u32 samples[LC_NR_SAMPLES]; /* fingerprint: crcs of sample blocks for this size_bytes */
+	/*
+	 * Fingerprint: crcs of sample blocks for this size_bytes. Unsure ones (bit i: sample i) may have been written to since,
+	 * by a sweep that did not come to its end; what was to be written has left the log.
+	 */
+	u32 samples[LC_NR_SAMPLES];
+	u64 unsure;
 };
 
 /* Volume ID is entry (ID - 1) % LC_VOLUMES_PER_PAGE of page LC_PAGE_VOLUMES + (ID - 1) / LC_VOLUMES_PER_PAGE. */

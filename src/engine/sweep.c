@@ -192,7 +192,7 @@ bool lc_sweep_stopped(struct lc_sweep *sw)
 
 /*
  * Take the samples of the fingerprint anew that were written to: while the store works, and before anything turns clean. What was
- * touched by a turn that failed is explained by an entry above the tail, or by the list of lost blocks. So the tail
+ * touched by a turn that failed stays touched, and is known to be unsure when the tail moves. So the tail
  * never has to wait for a store that has nothing to do any more. The belt is empty: its memory is free.
  */
 static int take_samples(struct lc_sweep *sw)
@@ -209,7 +209,7 @@ static int take_samples(struct lc_sweep *sw)
 	lc_mutex_unlock(&c->lock);
 	if (!which)
 		return 0;
-	err = lc_samples_read(v->backing, v->size_bytes, which, sw->memory, samples);
+	err = lc_samples_read(v->backing, v->size_bytes, which, sw->memory, samples, NULL);
 	if (err)
 		return err;
 	lc_mutex_lock(&c->lock);

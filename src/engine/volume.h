@@ -54,8 +54,9 @@ struct lc_volume {
 	struct lc_ranges ranges;
 	struct lc_busy reads;
 	/*
-	 * Samples of the fingerprint that something was written to on the backing store since they were taken (bit i: sample i):
-	 * by write-back, which takes them anew after the flush of each turn; or straight, while a cache is being attached.
+	 * Samples of the fingerprint that something may have been written to on the backing store since they were taken (bit i: sample
+	 * i): by write-back, also that of an earlier life, which takes them anew after the flush of each turn; or straight, while a
+	 * cache is being attached.
 	 */
 	u64 touched;
 	bool sampled; /* the table has others by now than its page on the SSD */

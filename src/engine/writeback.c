@@ -12,15 +12,22 @@
 
 /* --- the tail (I3) --- */
 
-/* The samples that the turns of a volume have taken anew: durable before the tail moves. */
+/*
+ * The samples that the turns of a volume have taken anew, and which are not sure: durable before the tail moves. Until then an entry
+ * above the tail explains them (bind.c).
+ */
 static int write_fingerprint(struct lc_writeback *w, struct lc_volume *v)
 {
 	struct lc_core *c = w->core;
+	struct lc_volume_entry *e = &c->meta.volumes[v->id];
+	u64 unsure;
 	bool changed;
 	int err;
 
 	lc_mutex_lock(&c->lock);
-	changed = v->sampled;
+	unsure = LC_MUTANT(all_samples_are_sure) ? 0 : v->touched;
+	changed = v->sampled || e->unsure != unsure;
+	e->unsure = unsure;
 	v->sampled = false; /* what is taken from now on comes next time */
 	lc_mutex_unlock(&c->lock);
 	if (!changed)

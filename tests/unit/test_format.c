@@ -138,7 +138,11 @@ static void superblock_comes_back(void **state)
 
 static void volumes_come_back_from_their_own_entry(void **state)
 {
-	struct lc_volume_entry in = {.id = 255, .size_bytes = 4096 * 3 + 17, .from_seq = 5}, out;
+	struct lc_volume_entry in = {.id = 255,
+				     .size_bytes = 4096 * 3 + 17,
+				     .from_seq = 5,
+				     .unsure = 1ull << 63 | 6},
+			       out;
 
 	(void)state;
 	memcpy(in.uuid, uuid, sizeof uuid);
@@ -155,6 +159,7 @@ static void volumes_come_back_from_their_own_entry(void **state)
 		assert_memory_equal(out.uuid, uuid, sizeof uuid);
 		assert_string_equal(out.name, in.name);
 		assert_true(out.size_bytes == in.size_bytes && out.from_seq == 5);
+		assert_true(out.unsure == in.unsure);
 		assert_memory_equal(out.samples, in.samples, sizeof in.samples);
 	}
 }

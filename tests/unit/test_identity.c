@@ -1,0 +1,156 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * test_identity.c - which backing store is taken for the one that the cache has unwritten data for, by what is on it.
+ *
+ * test_cache.c and test_volumes.c have the plain cases: one that was changed, one that has grown, two that are swapped.
+ */
+#include "cache_life.h"
+
+#define BLOCKS 256u
+#define BYTES (BLOCKS * LC_BLOCK)
+/* Samples: with 256 blocks every fourth one, about; the first and the last. */
+#define LAST (BLOCKS - 1)
+
+static int setup(void **state)
+{
+	int ret = life_setup(state);
+
+	make(4 * MIB, 32768, 1, BYTES + MIB);
+	disks[0].store.size_bytes = BYTES;
+	return ret;
+}
+
+/* All of the volume is to be zeroed, and that is not done yet: nothing on the disk has to be as it was. */
+static void make_zeros_pending(void)
+{
+	must_open();
+	zero(0, 0, BLOCKS);
+	flush();
+	crash();
+}
+
+static void assert_refused(const char *says)
+{
+	static u8 before[BYTES + MIB];
+
+	memcpy(before, disks[0].data, sizeof before);
+	assert_int_equal(open_cache(), -EBUSY);
+	assert_says(&error, says);
+	assert_says(&error, "nothing was changed");
+	assert_memory_equal(before, disks[0].data, sizeof before);
+}
+
+static void assert_accepted(void)
+{
+	must_open();
+	must_drain();
+	must_close();
+}
+
+static void what_is_to_be_zeroed_is_no_excuse_for_other_data(void **state)
+{
+	(void)state;
+	make_zeros_pending();
+	memset(disks[0].data, 0x77, BYTES);
+	assert_refused("is not the backing store");
+	memset(disks[0].data, noise(0), BYTES);
+	assert_accepted();
+	assert_on_disk(0, 0, BLOCKS, 0);
+}
+
+/* A power cut in the middle of it: in a block that is a sample some sectors are zeros, and others are not. */
+static void what_was_zeroed_in_part_is_the_same(void **state)
+{
+	(void)state;
+	make_zeros_pending();
+	memset(disks[0].data, 0, BYTES / 2);
+	memset(disks[0].data + (u64)LAST * LC_BLOCK + 3 * LC_SECTOR, 0, LC_SECTOR);
+	assert_accepted();
+	assert_on_disk(0, 0, BLOCKS, 0);
+}
+
+/* A copy that write-back may have written before it was superseded. */
+static void what_was_written_before_it_was_to_be_zeroed_may_be_there(void **state)
+{
+	(void)state;
+	must_open();
+	put(0, 0, 1, 0x31);
+	put(0, LAST, 1, 0x32);
+	zero(0, 0, BLOCKS);
+	flush();
+	crash();
+	memset(mem_block(&disks[0], 0), 0x31, LC_BLOCK);
+	assert_accepted();
+	assert_on_disk(0, 0, BLOCKS, 0);
+}
+
+/* The same, and by now the copy is below the tail: the crash was in the life before. */
+static void what_was_written_in_an_earlier_life_may_be_there(void **state)
+{
+	(void)state;
+	must_open();
+	put(0, LAST, 1, 0x32);
+	flush();
+	crash();
+	memset(mem_block(&disks[0], LAST), 0x32, LC_BLOCK); /* so far did write-back come */
+	must_open();
+	zero(0, 64, BLOCKS - 64);
+	flush();
+	put(0, 3, 200, 0x33); /* the segment of the first copy is closed */
+	flush();
+	disks[0].flush_error = -EIO; /* its tail moves; what is to be zeroed stays so */
+	assert_int_equal(lc_cache_drain(cache), -EIO);
+	assert_true(stats().tail_id >= 1);
+	crash();
+	disks[0].flush_error = 0;
+	memset(mem_block(&disks[0], LAST), 0x32,
+	       LC_BLOCK); /* the flush failed: the zeros did not arrive */
+	assert_accepted();
+}
+
+static void a_blank_disk_may_be_larger(void **state)
+{
+	(void)state;
+	memset(disks[0].data, 0, BYTES);
+	must_open();
+	put(0, 1, 2, 0x41); /* no samples */
+	flush();
+	crash();
+	disks[0].store.size_bytes = BYTES + MIB;
+	assert_accepted();
+	assert_non_null(strstr(mem_log_text, "has grown"));
+}
+
+static void a_larger_disk_with_other_data_is_refused(void **state)
+{
+	(void)state;
+	memset(disks[0].data, 0, BYTES);
+	must_open();
+	put(0, 0, 1, 0x41); /* the only sample that the other one could be told by */
+	flush();
+	crash();
+	disks[0].store.size_bytes = BYTES + MIB;
+	memset(mem_block(&disks[0], 0), 0x55, LC_BLOCK);
+	assert_refused("losetup --sizelimit");
+	/* of the same size it has to be taken for the right one, whose write-back was interrupted; but not silently */
+	disks[0].store.size_bytes = BYTES;
+	must_open();
+	assert_non_null(strstr(mem_log_text, "nothing on it shows"));
+	must_close();
+}
+
+#define T(name) cmocka_unit_test_setup_teardown(name, setup, life_teardown)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		T(what_is_to_be_zeroed_is_no_excuse_for_other_data),
+		T(what_was_zeroed_in_part_is_the_same),
+		T(what_was_written_before_it_was_to_be_zeroed_may_be_there),
+		T(what_was_written_in_an_earlier_life_may_be_there),
+		T(a_blank_disk_may_be_larger),
+		T(a_larger_disk_with_other_data_is_refused),
+	};
+
+	return cmocka_run_group_tests(tests, mem_quiet, NULL);
+}
