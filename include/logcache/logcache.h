@@ -151,8 +151,11 @@ void lc_cache_interrupt(struct lc_cache *c);
 /*
  * Write everything back until tail = head, while clients may go on. Returns 0 when nothing dirty
  * was left at some moment after the call, or what a store answered. -EBUSY while attaching or detaching.
+ * Blocks that cannot be read from the SSD are not waited for: they go on the list of lost blocks (lc_stats.bad_blocks).
  */
 int lc_cache_drain(struct lc_cache *c);
+/* For a message, when it has returned RC: which store has failed, of which volume, and how. */
+void lc_cache_drain_error(struct lc_cache *c, int rc, struct lc_error *why);
 
 /*
  * Stop the threads, make the log durable, write the superblock with the clean flag, release
@@ -160,6 +163,9 @@ int lc_cache_drain(struct lc_cache *c);
  * same): then the next opening recovers as after a crash. Works on a cache that was never started.
  */
 int lc_cache_close(struct lc_cache *c);
+
+/* How messages call the volume NAME: the default export, which has none, "(default)". */
+const char *lc_volume_shown(const char *name);
 
 /* The I-th volume of the specs given to lc_cache_open. */
 struct lc_volume *lc_cache_volume(struct lc_cache *c, unsigned i);

@@ -32,6 +32,21 @@ static void done(struct exchange *x)
 
 /* --- flush --- */
 
+static void flush_failed(struct exchange *x, const struct lc_volume *v, int rc)
+{
+	char path[PATH_MAX];
+
+	jobs_cache_path(&exchange_control(x)->jobs, path);
+	if (*path)
+		exchange_error(x, MHD_HTTP_INTERNAL_SERVER_ERROR, "cache %s cannot be flushed: %s",
+			       path, strerror(-rc));
+	else
+		exchange_error(x, MHD_HTTP_INTERNAL_SERVER_ERROR,
+			       "volume %s, %s, cannot be flushed: %s",
+			       lc_volume_shown(lc_volume_name(v)), lc_volume_backing_name(v),
+			       strerror(-rc));
+}
+
 /* In the worker's thread. With a cache one flush covers all volumes, and the others cost nothing. */
 static void flush_now(struct exchange *x)
 {
@@ -43,8 +58,7 @@ static void flush_now(struct exchange *x)
 
 		if (rc == 0)
 			continue;
-		exchange_error(x, MHD_HTTP_INTERNAL_SERVER_ERROR,
-			       "volume '%s' cannot be flushed: %s", lc_volume_name(v), strerror(-rc));
+		flush_failed(x, v, rc);
 		return;
 	}
 	done(x);

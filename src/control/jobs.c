@@ -43,6 +43,7 @@ static struct job *job_of(struct jobs *j, u64 id)
 static int run(struct jobs *j, const struct job *job, struct lc_error *err)
 {
 	const struct control_config *config = j->config;
+	struct lc_error why;
 	int rc;
 
 	switch (job->kind) {
@@ -54,9 +55,10 @@ static int run(struct jobs *j, const struct job *job, struct lc_error *err)
 		break;
 	}
 	rc = lc_cache_drain(config->cache);
-	if (rc < 0)
-		lc_fail(err, rc, "not everything could be written back: %s",
-			rc == -ECANCELED ? "interrupted" : strerror(-rc));
+	if (rc < 0) {
+		lc_cache_drain_error(config->cache, rc, &why);
+		lc_fail(err, rc, "not everything could be written back: %s", why.text);
+	}
 	return rc;
 }
 

@@ -456,6 +456,7 @@ static int drain_all(struct lc_cache *c)
 int lc_cache_detach(struct lc_cache *c, struct lc_error *err)
 {
 	struct lc_core *core = &c->core;
+	struct lc_error why;
 	const char *name;
 	int ret = begin(c, LC_CACHE_ATTACHED, LC_CACHE_DETACHING, err);
 
@@ -464,9 +465,9 @@ int lc_cache_detach(struct lc_cache *c, struct lc_error *err)
 	name = core->ssd->name;
 	ret = drain_all(c);
 	if (ret) {
-		lc_fail(err, ret, "%s: not everything could be written back: %s; the cache stays",
-			name,
-			ret == -ETIMEDOUT ? "clients write faster than that goes" : strerror(-ret));
+		lc_cache_drain_error(c, ret, &why);
+		lc_fail(err, ret, "not everything could be written back: %s; the cache stays",
+			why.text);
 	} else {
 		ret = check_nothing_lost(c, err);
 		if (!ret) {

@@ -35,9 +35,6 @@ struct lc_cache {
 
 /* --- bind.c --- */
 
-/* How messages call a volume. */
-const char *lc_volume_shown(const char *name);
-
 /*
  * Find or make the table entry of each volume, and check that its backing store is the right one. Nothing
  * is written; c->changed says what has to be. ATTACH: the volumes were served without the cache, which

@@ -2,6 +2,9 @@
 /*
  * insight.c - what a cache says of itself.
  */
+#include <stdio.h>
+#include <string.h>
+
 #include "cache.h"
 #include "path.h"
 
@@ -64,6 +67,44 @@ void lc_cache_stats(struct lc_cache *c, struct lc_stats *out)
 		out->ssd_errors += lc_store_errors(c->core.ssd);
 	if (c->volumes[0].log) /* they all have one, or none has */
 		cache_stats(c, out);
+	lc_mutex_unlock(&c->core.lock);
+}
+
+/* [lock] */
+static void say_who_failed(const struct lc_cache *c, int rc, struct lc_error *why)
+{
+	const struct lc_volume *failing = NULL;
+	char more[48] = "";
+	u32 nr = 0;
+
+	/* While the SSD fails nobody asks the backing stores; one that failed before may still count as failing. */
+	for (unsigned i = 0; i < c->nr_volumes && !c->writeback.failures && !c->log.failed; i++) {
+		if (!c->volumes[i].failing)
+			continue;
+		failing = failing ? failing : &c->volumes[i];
+		nr++;
+	}
+	if (nr > 1)
+		snprintf(more, sizeof more, "; %u other volume%s fail%s, too", nr - 1,
+			 nr > 2 ? "s" : "", nr > 2 ? "" : "s");
+	if (failing)
+		lc_fail(why, rc, "volume %s, %s: %s%s", lc_volume_shown(failing->name),
+			failing->backing->name, strerror(-rc), more);
+	else if (rc == -ETIMEDOUT)
+		lc_fail(why, rc, "clients write faster than that goes");
+	else if (c->core.ssd)
+		lc_fail(why, rc, "cache %s: %s", c->core.ssd->name, strerror(-rc));
+	else
+		lc_fail(why, rc, "%s", strerror(-rc));
+}
+
+void lc_cache_drain_error(struct lc_cache *c, int rc, struct lc_error *why)
+{
+	lc_mutex_lock(&c->core.lock);
+	if (rc == -ECANCELED)
+		lc_fail(why, rc, "interrupted");
+	else
+		say_who_failed(c, rc, why);
 	lc_mutex_unlock(&c->core.lock);
 }
 

@@ -6,6 +6,7 @@ import time
 
 import nbd
 
+from control import Control, refused
 from devices import FailingStore
 from harness import K, M, case
 from test_io import read_all
@@ -173,7 +174,8 @@ def ssd(env):
     """A flush fails, and so do all later ones until everything is really durable; then service resumes, and
     a kill loses nothing."""
     store, size, files = failing_ssd(env)
-    server = env.serve(**files)
+    server = env.serve(control=env.path("ctl"), **files)
+    control = Control(env.path("ctl"))
     h = server.connect()
     model = bytearray(size)
     for i in range(8):
@@ -187,6 +189,9 @@ def ssd(env):
     assert fails(h.flush), "a flush succeeded on an SSD that fails"
     assert fails(h.flush), "the flush after it succeeded"
     assert h.pread(4 * K, 20 * M) == b"e" * 4 * K
+    refused(500, control.ask, "POST", "/v1/flush", says=f"cache {store.path} cannot be flushed: Input/output")
+    job = control.wait(control.start("drain"))
+    assert job["state"] == "failed" and f"cache {store.path}: Input/output error" in job["error"], job
     store.heal()
     write_until_it_works(h, model)
     server.kill()

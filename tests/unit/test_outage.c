@@ -147,6 +147,8 @@ static void a_passing_read_error_loses_nothing(void **state)
 	assert_int_equal(lc_flush(lc_cache_volume(cache, 0)), 0);
 	ssd.read_error = -ENOMEM;
 	assert_int_equal(lc_cache_drain(cache), -ENOMEM);
+	lc_cache_drain_error(cache, -ENOMEM, &error);
+	assert_says(&error, ssd.store.name);
 	ssd.read_error = 0;
 	assert_int_equal(stats().lost_blocks, 0);
 	assert_int_equal(lc_cache_drain(cache), 0);
