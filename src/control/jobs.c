@@ -139,6 +139,7 @@ static int start(struct jobs *j, const struct job *wanted, struct lc_error *err)
 		memcpy(job->path, j->cache_path, sizeof job->path);
 		job->from_id = st.tail_id;
 		job->upto_id = st.head_id;
+		job->blocks = st.dirty_blocks + st.pending_zero_blocks;
 	}
 	rc = lc_thread_start(&j->thread, "lc-job", job_thread, j);
 	if (rc < 0) {
@@ -210,15 +211,25 @@ void jobs_finish(struct jobs *j, bool drain)
 
 /* --- telling --- */
 
-/* How many segments are left. Of a job that is running; without the lock. */
-static u64 left(struct jobs *j, const struct job *job)
+/*
+ * What is left of a job that is running; without the lock. Segments are written back in the order of the backing stores, so
+ * all of them are left until nearly the end; blocks tell how far it is. What clients write meanwhile is dirty
+ * as well, but the segments that are left hold no more than they can.
+ */
+static void left(struct jobs *j, const struct job *job, u64 *segments, u64 *blocks)
 {
 	struct lc_stats st;
+	u64 most;
 
+	*segments = *blocks = 0;
 	lc_cache_stats(j->config->cache, &st);
 	if (st.state == LC_CACHE_NONE || st.tail_id >= job->upto_id)
-		return 0;
-	return job->upto_id - st.tail_id;
+		return;
+	*segments = job->upto_id - st.tail_id;
+	most = *segments * (st.segment_bytes / LC_BLOCK - 1);
+	*blocks = (st.dirty_blocks < most ? st.dirty_blocks : most) + st.pending_zero_blocks;
+	if (*blocks > job->blocks)
+		*blocks = job->blocks;
 }
 
 static json_t *describe(struct jobs *j, const struct job *job)
@@ -231,10 +242,16 @@ static json_t *describe(struct jobs *j, const struct job *job)
 			      (until_ns - job->began_ns) / 1e9, "cache", json_text(job->path));
 
 	if (job->kind != JOB_ATTACH) {
+		u64 segments = 0, blocks = 0;
+
+		if (running)
+			left(j, job, &segments, &blocks);
 		json_object_set_new(o, "segments", json_number_of(job->upto_id - job->from_id));
-		if (job->state != JOB_FAILED)
-			json_object_set_new(o, "segments_left",
-					    json_number_of(running ? left(j, job) : 0));
+		json_object_set_new(o, "blocks", json_number_of(job->blocks));
+		if (job->state != JOB_FAILED) {
+			json_object_set_new(o, "segments_left", json_number_of(segments));
+			json_object_set_new(o, "blocks_left", json_number_of(blocks));
+		}
 	}
 	if (job->kind != JOB_DRAIN && !running)
 		json_object_set_new(o, "held_ms", json_real(job->held_ns / 1e6));

@@ -36,9 +36,9 @@ static bool take_word(int *argc, char **argv, const char *word)
 
 static void show_progress(const json_t *job)
 {
-	double total = number_of(job, "segments"), left = number_of(job, "segments_left");
+	double total = number_of(job, "blocks"), left = number_of(job, "blocks_left");
 	double share = total > 0 ? (total - left) / total : 0, seconds = number_of(job, "seconds");
-	char bar[BAR_CELLS + 1], text[TEXT_BYTES], estimate[TEXT_BYTES + 16] = "";
+	char bar[BAR_CELLS + 1], text[TEXT_BYTES], of[TEXT_BYTES], estimate[TEXT_BYTES + 16] = "";
 	int filled = (int)(share * BAR_CELLS);
 
 	if (!isatty(STDERR_FILENO))
@@ -50,8 +50,9 @@ static void show_progress(const json_t *job)
 		snprintf(estimate, sizeof estimate, ", about %s left",
 			 duration_text(text, seconds / share * (1 - share)));
 	if (total > 0)
-		fprintf(stderr, "\r\033[K%s [%s] %3.0f %%, %.0f of %.0f segments left%s",
-			text_of(job, "kind"), bar, share * 100, left, total, estimate);
+		fprintf(stderr, "\r\033[K%s [%s] %3.0f %%, %s of %s left%s", text_of(job, "kind"),
+			bar, share * 100, bytes_text(text, left * LC_BLOCK),
+			bytes_text(of, total * LC_BLOCK), estimate);
 	else
 		fprintf(stderr, "\r\033[K%s: %s", text_of(job, "kind"), duration_text(text, seconds));
 	fflush(stderr);

@@ -175,14 +175,15 @@ static void show_trouble(const json_t *st)
 static void show_job(const json_t *st)
 {
 	const json_t *job = json_object_get(st, "job");
+	char left[TEXT_BYTES], total[TEXT_BYTES];
 
 	if (!json_is_object(job))
 		return;
 	printf("\njob %-6.0f %s %s", number_of(job, "id"), text_of(job, "kind"),
 	       text_of(job, "state"));
-	if (json_object_get(job, "segments_left") && strcmp(text_of(job, "state"), "running") == 0)
-		printf(", %.0f of %.0f segments left", number_of(job, "segments_left"),
-		       number_of(job, "segments"));
+	if (json_object_get(job, "blocks_left") && strcmp(text_of(job, "state"), "running") == 0)
+		printf(", %s of %s left", bytes_text(left, number_of(job, "blocks_left") * LC_BLOCK),
+		       bytes_text(total, number_of(job, "blocks") * LC_BLOCK));
 	if (json_object_get(job, "error"))
 		printf(": %s", text_of(job, "error"));
 	printf("\n");

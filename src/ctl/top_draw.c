@@ -120,7 +120,7 @@ static void draw_trouble(const struct top_view *v, int *y)
 		     *e = json_object_get(st, "errors");
 	double errors = number_of(e, "cache") + number_of(e, "backing") + number_of(e, "crc") +
 			number_of(e, "lost_blocks");
-	char text[TEXT_BYTES];
+	char text[TEXT_BYTES], total[TEXT_BYTES];
 
 	if (errors > 0 || json_is_true(member(st, "cache.log_failed"))) {
 		attron(A_BOLD);
@@ -137,8 +137,9 @@ static void draw_trouble(const struct top_view *v, int *y)
 		line(y, "waiting %.0f writers for space in the log; backing stores that fail: %.0f",
 		     number_of(st, "cache.waiting_writers"), number_of(e, "failing_volumes"));
 	if (strcmp(text_of(job, "state"), "running") == 0)
-		line(y, "job     %s, %.0f of %.0f segments left", text_of(job, "kind"),
-		     number_of(job, "segments_left"), number_of(job, "segments"));
+		line(y, "job     %s, %s of %s left", text_of(job, "kind"),
+		     bytes_text(text, number_of(job, "blocks_left") * LC_BLOCK),
+		     bytes_text(total, number_of(job, "blocks") * LC_BLOCK));
 	else if (strcmp(text_of(job, "state"), "failed") == 0)
 		line(y, "job     %s failed: %s", text_of(job, "kind"), text_of(job, "error"));
 }
