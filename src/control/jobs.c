@@ -75,14 +75,21 @@ static void job_thread(void *arg)
 	lc_mutex_unlock(&j->lock);
 
 	rc = run(j, &job, &err);
+	lc_cache_stats(j->config->cache, &st);
 	if (rc < 0)
 		lc_log(LC_LOG_WARNING, "%s failed: %s", kinds[job.kind], err.text);
+	else if (job.kind == JOB_DRAIN && st.bad_blocks)
+		lc_log(LC_LOG_WARNING,
+		       "drain done: %s; but %llu block%s cannot be read from it and %s lost: the backing stores have "
+		       "what was there before",
+		       job.path, (unsigned long long)st.bad_blocks, st.bad_blocks == 1 ? "" : "s",
+		       st.bad_blocks == 1 ? "is" : "are");
 	else
 		lc_log(LC_LOG_INFO, "%s done: %s", kinds[job.kind], job.path);
 
-	lc_cache_stats(j->config->cache, &st);
 	lc_mutex_lock(&j->lock);
 	job.held_ns = st.held_ns;
+	job.bad_blocks = st.bad_blocks;
 	/* After a detach that failed it stays. */
 	if (!lc_cache_has_ssd(j->config->cache))
 		j->cache_path[0] = '\0';
@@ -253,6 +260,8 @@ static json_t *describe(struct jobs *j, const struct job *job)
 			json_object_set_new(o, "blocks_left", json_number_of(blocks));
 		}
 	}
+	if (job->kind == JOB_DRAIN && !running)
+		json_object_set_new(o, "bad_blocks", json_number_of(job->bad_blocks));
 	if (job->kind != JOB_DRAIN && !running)
 		json_object_set_new(o, "held_ms", json_real(job->held_ns / 1e6));
 	if (job->state == JOB_FAILED)

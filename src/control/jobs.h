@@ -27,7 +27,8 @@ struct job {
 	u64 held_ns; /* attach, detach, when it has ended: writers were held for so long at a stretch */
 	/* What has to be written back: from the segment behind FROM_ID up to UPTO_ID; equal: nothing. */
 	u64 from_id, upto_id;
-	u64 blocks;	     /* what was dirty then, or to be zeroed on a backing store */
+	u64 blocks;	/* what was dirty then, or to be zeroed on a backing store */
+	u64 bad_blocks; /* when it has ended: on the list of lost blocks, of which the backing stores have something older */
 	char path[PATH_MAX]; /* attach, and of the cache that is drained or detached */
 	enum control_format format;
 	u32 segment_bytes;

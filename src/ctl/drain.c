@@ -239,7 +239,8 @@ static u64 lost_blocks(struct draining *d)
 
 static int run(struct draining *d)
 {
-	struct lc_error err = {""};
+	struct lc_error err = {""}, why = {""};
+	char blocks[64];
 	u64 rest, lost;
 	int rc = open_all(d, &err), closed;
 
@@ -251,27 +252,30 @@ static int run(struct draining *d)
 	}
 	d->total = left(d);
 	rc = drain(d);
+	if (rc)
+		lc_cache_drain_error(d->cache, rc, &why);
 	rest = left(d);
 	lost = lost_blocks(d);
 	closed = close_all(d);
 	if (rc == -ECANCELED)
-		return fail("interrupted: %llu of %llu blocks stay in %s, go on with the same command",
-			    (unsigned long long)rest, (unsigned long long)d->total, d->cache_path);
-	if (rc)
-		return fail("could not write everything back: %s; %llu of %llu blocks stay in %s: try "
-			    "again once the reason is gone",
-			    strerror(-rc), (unsigned long long)rest, (unsigned long long)d->total,
+		return fail("interrupted: %llu of %s stay in %s, go on with the same command",
+			    (unsigned long long)rest, count_text(blocks, d->total, "block"),
 			    d->cache_path);
-	if (closed)
-		return fail("everything is written back, but %s could not be closed in good order: %s",
-			    d->cache_path, strerror(-closed));
-	if (!d->quiet)
-		printf("%s: %llu blocks were written back: the backing stores have everything\n",
-		       d->cache_path, (unsigned long long)d->total);
+	if (rc)
+		return fail("could not write everything back: %s; %llu of %s stay in %s: try again once the "
+			    "reason is gone",
+			    why.text, (unsigned long long)rest,
+			    count_text(blocks, d->total, "block"), d->cache_path);
 	if (lost)
-		return fail("%llu blocks cannot be read back from %s and are lost: the backing stores have "
-			    "what was there before; logcachectl dump lists them",
-			    (unsigned long long)lost, d->cache_path);
+		(void)blocks_are_lost(d->cache_path, lost); /* the exit status is that below */
+	if (closed)
+		return fail("nothing in %s is dirty any more, but it could not be closed in good order: %s",
+			    d->cache_path, strerror(-closed));
+	if (lost)
+		return CTL_FAILED;
+	if (!d->quiet)
+		printf("%s: %s written back: the backing stores have everything\n", d->cache_path,
+		       count_text(blocks, d->total, "block"));
 	return CTL_OK;
 }
 

@@ -96,6 +96,16 @@ const char *count_text(char text[64], u64 nr, const char *what)
 	return text;
 }
 
+int blocks_are_lost(const char *cache, u64 nr)
+{
+	char text[64];
+
+	return fail("%s cannot be read from %s and %s lost: the backing stores have what was there before; "
+		    "logcachectl dump lists %s, when no server uses the cache",
+		    count_text(text, nr, "block"), cache, nr == 1 ? "is" : "are",
+		    nr == 1 ? "it" : "them");
+}
+
 bool quiet_log;
 
 /* Lines of the engine and the stores. */

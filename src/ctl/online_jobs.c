@@ -94,10 +94,12 @@ static int run_job(const char *socket, const char *path, json_t *body, bool wait
 	if (json_is_number(member(job, "held_ms")))
 		snprintf(held, sizeof held, ", in which writers waited for %s",
 			 latency_text(text, number_of(job, "held_ms") * 1e6));
-	if (ret == CTL_OK && wait)
+	if (ret == CTL_OK && wait) {
 		printf("%s done after %s%s\n", text_of(job, "kind"),
 		       duration_text(text, number_of(job, "seconds")), held);
-	else if (ret == CTL_OK)
+		if (number_of(job, "bad_blocks") > 0)
+			ret = blocks_are_lost(text_of(job, "cache"), number_of(job, "bad_blocks"));
+	} else if (ret == CTL_OK)
 		printf("%s has begun: job %.0f\n", text_of(job, "kind"), number_of(job, "id"));
 	json_decref(job);
 	return ret;

@@ -294,7 +294,14 @@ def damaged_blocks(env):
                     r"\(sectors 0xff\) is lost", "2 problems: 1 harmless, 1 of lost data"))
     # A block whose data is lost needs no repair: it answers with errors, also once that is on record.
     unchanged(image.cache, "repair", image.cache, says=("nothing to repair",))
-    ctl("drain", "--offline", *image.arguments(), status=1, says=("1 blocks cannot be read back",))
+    assert ctl("drain", "--offline", *image.arguments(), status=1, says=("1 block cannot be read .* and is lost",)) == ""
+    # Nor does a server's drain claim that all is well
+    image.serve(control=env.path("ctl"))
+    socket = ("-s", env.path("ctl"))
+    ctl("drain", "--wait", *socket, status=1, says=("drain done after", "1 block cannot be read .* and is lost"))
+    ctl("status", *socket, says=("drain done, but for 1 lost block\n",))
+    assert "1 block cannot be read" in image.server.log()
+    image.stop()
     unchanged(image.cache, "check", image.cache, status=1,
               says=(r"lost: volume \(default\), block 8 .*lost earlier",))
     assert [e["block"] for e in dump(image.cache)["lost_blocks"]] == [8]
@@ -848,7 +855,7 @@ def drain_offline(env):
     blank = env.make_file("blank", 8 * M)
     unchanged(blank, "drain", "--offline", f"cache={blank}", *args[1:], status=1, says=("not a logcache",))
 
-    ctl("drain", "--offline", *args, says=(r"\d+ blocks were written back",))
+    ctl("drain", "--offline", *args, says=(r"\d+ blocks written back",))
     for name, path in image.backing.items():
         with open(path, "rb") as f:
             assert f.read() == image.new[name], f"the backing store of '{name}' differs"
@@ -907,7 +914,7 @@ def forget_lost_blocks(env):
     image.write(4, name="b")
     image.stop()
     spoil(image.cache, image.records()[0][2] + BLOCK)
-    ctl("drain", "--offline", *image.arguments(), status=1, says=("are lost",))
+    ctl("drain", "--offline", *image.arguments(), status=1, says=("is lost",))
     ctl("forget", image.cache, "a", status=1, says=("1 that are lost already: nothing was changed",))
     lost_page = slice(38 * 2 * BLOCK, 39 * 2 * BLOCK)
     with open(image.cache, "rb") as f:
