@@ -49,21 +49,26 @@ static int conclude(const char *path, const struct checking *c, const struct lc_
 {
 	const u64 *n = r->findings;
 	u64 problems = n[LC_FOUND_HARMLESS] + n[LC_FOUND_LOST] + n[LC_FOUND_CORRUPT];
+	char text[64], records[64], blocks[64];
 
 	for (unsigned i = 0; i < LC_NR_FINDINGS; i++)
 		if (n[i] > LINES_MAX)
 			printf("%s: %llu more\n", words[i], (unsigned long long)(n[i] - LINES_MAX));
 	if (!c->quiet)
-		printf("%s: %llu segments, %llu records, %llu blocks of data verified\n", path,
-		       (unsigned long long)r->segments, (unsigned long long)r->records,
-		       (unsigned long long)r->blocks);
+		printf("%s: %s, %s, %s of data verified\n", path,
+		       count_text(text, r->segments, "segment"),
+		       count_text(records, r->records, "record"),
+		       count_text(blocks, r->blocks, "block"));
 	if (!problems) {
-		if (!c->quiet)
+		if (!c->quiet && r->dirty_blocks)
+			printf("%s: no problems; %s not written back yet\n", path,
+			       count_text(text, r->dirty_blocks, "block"));
+		else if (!c->quiet)
 			printf("%s: no problems\n", path);
 		return CTL_OK;
 	}
-	printf("%s: %llu problems: %llu harmless, %llu of lost data, %llu of corruption%s\n", path,
-	       (unsigned long long)problems, (unsigned long long)n[LC_FOUND_HARMLESS],
+	printf("%s: %s: %llu harmless, %llu of lost data, %llu of corruption%s\n", path,
+	       count_text(text, problems, "problem"), (unsigned long long)n[LC_FOUND_HARMLESS],
 	       (unsigned long long)n[LC_FOUND_LOST], (unsigned long long)n[LC_FOUND_CORRUPT],
 	       n[LC_FOUND_CORRUPT] ? "; logcachectl repair says what can be done" : "");
 	return CTL_FAILED;

@@ -168,6 +168,23 @@ static void check_log(struct check *c)
 		    (ull)oldest, (ull)((oldest - 1) % ring->nr));
 }
 
+/* Nothing is wrong with it, but the backing stores alone are old. */
+static void tell_dirty(struct check *c)
+{
+	const struct lc_ring *ring = &c->in->core.ring;
+
+	for (u32 id = 1; id <= LC_VOLUMES_MAX; id++) {
+		u64 dirty = ring->dirty_of[id] + ring->zeros.blocks_of[id];
+
+		c->result->dirty_blocks += dirty;
+		if (dirty)
+			say(c, LC_FOUND_NOTE,
+			    "volume %s: %llu block%s not written back: without the cache its backing store is "
+			    "old",
+			    lc_inspect_volume(c->in, id), (ull)dirty, dirty == 1 ? " is" : "s are");
+	}
+}
+
 /* --- segments --- */
 
 /* What a copy of a block that cannot be had means. FLAGS: those of its slot, if the log could be followed. */
@@ -358,6 +375,8 @@ int lc_check(struct lc_inspect *in, lc_found found, lc_progress progress, void *
 			say(c, LC_FOUND_CORRUPT, "%s", in->log_text.text);
 		else if (!ret)
 			check_log(c);
+		if (!ret && !in->log_error)
+			tell_dirty(c);
 		if (!ret)
 			check_segments(c);
 	}

@@ -31,6 +31,7 @@ typedef void (*lc_found)(void *arg, enum lc_finding finding, const char *text);
 struct lc_check_result {
 	u64 findings[LC_NR_FINDINGS];
 	u64 segments, records, blocks; /* verified */
+	u64 dirty_blocks; /* to be written back, or zeroed on a backing store; 0 if the log cannot be followed */
 };
 
 /*
