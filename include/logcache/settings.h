@@ -37,6 +37,8 @@ static inline bool lc_setting_is_switch(const struct lc_setting *k)
 
 u64 lc_setting_get(const struct lc_settings *s, const struct lc_setting *k);
 u64 lc_setting_default(const struct lc_setting *k);
+/* Its unit for a sentence: "per cent", "seconds", ... */
+const char *lc_setting_unit_text(const struct lc_setting *k);
 /* -ERANGE: ERR says what is possible; S is as before. */
 int lc_setting_put(struct lc_settings *s, const struct lc_setting *k, u64 value,
 		   struct lc_error *err);
@@ -53,7 +55,7 @@ int lc_cache_set(struct lc_cache *c, const struct lc_setting *k, u64 value, bool
 		 struct lc_error *err);
 /* Back to the default, and keep nothing. */
 int lc_cache_unset(struct lc_cache *c, const struct lc_setting *k, struct lc_error *err);
-/* Is a value kept on the SSD? */
-bool lc_cache_keeps(struct lc_cache *c, const struct lc_setting *k);
+/* Is a value kept on the SSD? *VALUE (may be NULL): which, if so. */
+bool lc_cache_keeps(struct lc_cache *c, const struct lc_setting *k, u64 *value);
 
 #endif

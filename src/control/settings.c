@@ -59,6 +59,8 @@ json_t *settings_values(struct control *c)
 static json_t *describe(struct control *c, const struct lc_settings *s, const struct lc_setting *k)
 {
 	json_t *o = json_object();
+	u64 kept;
+	bool keeps = lc_cache_keeps(c->config.cache, k, &kept);
 
 	json_object_set_new(o, "key", json_string(k->key));
 	json_object_set_new(o, "value", value_of(k, lc_setting_get(s, k)));
@@ -69,7 +71,8 @@ static json_t *describe(struct control *c, const struct lc_settings *s, const st
 		json_object_set_new(o, "max", json_number_of(k->max));
 		json_object_set_new(o, "zero_allowed", json_boolean(k->zero_is_off || !k->min));
 	}
-	json_object_set_new(o, "persistent", json_boolean(lc_cache_keeps(c->config.cache, k)));
+	json_object_set_new(o, "persistent", json_boolean(keeps));
+	json_object_set_new(o, "kept", keeps ? value_of(k, kept) : json_null());
 	json_object_set_new(o, "text", json_string(k->text));
 	return o;
 }
@@ -83,10 +86,10 @@ static json_t *describe_all(struct control *c)
 	lc_cache_settings(c->config.cache, &s);
 	for (unsigned i = 0; (k = lc_setting_at(i)); i++)
 		json_array_append_new(all, describe(c, &s, k));
-	json_array_append_new(all, json_pack("{s:s, s:s, s:s, s:[s, s], s:b, s:s}", "key",
+	json_array_append_new(all, json_pack("{s:s, s:s, s:s, s:[s, s], s:b, s:n, s:s}", "key",
 					     on_exit_key, "value", on_exit_words[drain_on_exit(c)],
 					     "default", on_exit_words[0], "words", on_exit_words[0],
-					     on_exit_words[1], "persistent", 0, "text",
+					     on_exit_words[1], "persistent", 0, "kept", "text",
 					     "drain: write everything back before exit"));
 	return json_pack("{s:o}", "settings", all);
 }
@@ -131,11 +134,12 @@ static int take(struct wish *w, struct lc_settings *s, const char *key, const js
 	else if (!lc_setting_is_switch(k) && json_is_integer(value) && json_integer_value(value) >= 0)
 		n = json_integer_value(value);
 	else if (lc_setting_is_switch(k))
-		return lc_fail(err, -EINVAL, "%s: must be true or false", key);
+		return lc_fail(err, -EINVAL, "%s: must be on or off (in JSON: true or false)", key);
 	else
 		return lc_fail(err, -EINVAL,
-			       "%s: must be a whole number from %" PRIu64 " to %" PRIu64 " (%s)",
-			       key, k->min, k->max, k->unit);
+			       "%s: must be a whole number of %s from %" PRIu64 " to %" PRIu64 "%s",
+			       key, lc_setting_unit_text(k), k->min, k->max,
+			       k->zero_is_off ? ", or 0" : "");
 	w->changes[w->nr].setting = k;
 	w->changes[w->nr].value = n;
 	w->changes[w->nr++].reset = json_is_null(value);

@@ -70,20 +70,34 @@ int command_reset_stats(int argc, char **argv)
 
 /* --- get --- */
 
-static const char *value_text(char text[TEXT_BYTES], const json_t *value)
+/* Of setting K, in the words that "set" takes: 0 besides the range is auto, and bytes may have a suffix. */
+static const char *value_text(char text[TEXT_BYTES], const json_t *k, const json_t *value)
 {
-	if (json_is_boolean(value))
+	static const char suffixes[] = " KMGT";
+	bool bytes = strcmp(text_of(k, "unit"), "bytes") == 0;
+	json_int_t n = json_integer_value(value);
+	unsigned i = 0;
+
+	if (json_is_boolean(value)) {
 		snprintf(text, TEXT_BYTES, "%s", json_is_true(value) ? "on" : "off");
-	else if (json_is_string(value))
+	} else if (json_is_string(value)) {
 		snprintf(text, TEXT_BYTES, "%s", json_string_value(value));
-	else
-		snprintf(text, TEXT_BYTES, "%lld", (long long)json_integer_value(value));
+	} else if (!n && number_of(k, "min") > 0) {
+		snprintf(text, TEXT_BYTES, "auto");
+	} else {
+		while (bytes && n && n % 1024 == 0 && suffixes[i + 1]) {
+			n /= 1024;
+			i++;
+		}
+		snprintf(text, TEXT_BYTES, "%lld%.*s", (long long)n, i > 0, &suffixes[i]);
+	}
 	return text;
 }
 
 static const char *range_text(char text[64], const json_t *k)
 {
 	const json_t *words = json_object_get(k, "words");
+	char min[TEXT_BYTES], max[TEXT_BYTES];
 
 	if (json_is_boolean(json_object_get(k, "value")))
 		snprintf(text, 64, "on, off");
@@ -91,22 +105,25 @@ static const char *range_text(char text[64], const json_t *k)
 		snprintf(text, 64, "%s, %s", json_string_value(json_array_get(words, 0)),
 			 json_string_value(json_array_get(words, 1)));
 	else
-		snprintf(text, 64, "%s%lld..%lld",
+		snprintf(text, 64, "%s%s..%s",
 			 json_is_true(json_object_get(k, "zero_allowed")) && number_of(k, "min") > 0 ?
-				 "0, " :
+				 "auto, " :
 				 "",
-			 (long long)number_of(k, "min"), (long long)number_of(k, "max"));
+			 value_text(min, k, json_object_get(k, "min")),
+			 value_text(max, k, json_object_get(k, "max")));
 	return text;
 }
 
 static void show_setting(const json_t *k)
 {
-	char value[TEXT_BYTES], def[TEXT_BYTES], range[64];
+	char value[TEXT_BYTES], def[TEXT_BYTES], kept[TEXT_BYTES] = "", range[64];
 
-	printf("%-20s %10s %-5s %10s  %-26s %-4s  %s\n", text_of(k, "key"),
-	       value_text(value, json_object_get(k, "value")), text_of(k, "unit"),
-	       value_text(def, json_object_get(k, "default")), range_text(range, k),
-	       json_is_true(json_object_get(k, "persistent")) ? "kept" : "", text_of(k, "text"));
+	if (json_is_true(json_object_get(k, "persistent")))
+		value_text(kept, k, json_object_get(k, "kept"));
+	printf("%-20s %10s %-5s %10s  %-14s %10s  %s\n", text_of(k, "key"),
+	       value_text(value, k, json_object_get(k, "value")), text_of(k, "unit"),
+	       value_text(def, k, json_object_get(k, "default")), range_text(range, k), kept,
+	       text_of(k, "text"));
 }
 
 /* All settings, or the value of one. */
@@ -117,14 +134,14 @@ static int show_settings(const json_t *answer, const char *key)
 	size_t i;
 
 	if (!key)
-		printf("%-20s %10s %-5s %10s  %-26s %-4s  %s\n", "KEY", "VALUE", "UNIT", "DEFAULT",
+		printf("%-20s %10s %-5s %10s  %-14s %10s  %s\n", "KEY", "VALUE", "UNIT", "DEFAULT",
 		       "RANGE", "KEPT", "");
 	json_array_foreach(all, i, k)
 	{
 		if (!key) {
 			show_setting(k);
 		} else if (strcmp(key, text_of(k, "key")) == 0) {
-			printf("%s\n", value_text(value, json_object_get(k, "value")));
+			printf("%s\n", value_text(value, k, json_object_get(k, "value")));
 			return CTL_OK;
 		}
 	}
@@ -152,13 +169,15 @@ int command_get(int argc, char **argv)
 
 /* --- set --- */
 
-/* on, off, a number (with K, M, G, T), "auto" for the 0 that means so, "default"; the server knows what fits. */
+/* on or true, off or false, a number (with K, M, G, T), "auto" for the 0 that means so, "default"; the server knows what fits. */
 static json_t *parse_value(const char *text)
 {
 	u64 n;
 
-	if (strcmp(text, "on") == 0 || strcmp(text, "off") == 0)
-		return json_boolean(strcmp(text, "on") == 0);
+	if (strcmp(text, "on") == 0 || strcmp(text, "true") == 0)
+		return json_true();
+	if (strcmp(text, "off") == 0 || strcmp(text, "false") == 0)
+		return json_false();
 	if (strcmp(text, "default") == 0)
 		return json_null();
 	if (strcmp(text, "auto") == 0)

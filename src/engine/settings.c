@@ -114,6 +114,18 @@ static void put(struct lc_settings *s, const struct lc_setting *k, u64 value)
 		memcpy(at, &d, sizeof d);
 }
 
+const char *lc_setting_unit_text(const struct lc_setting *k)
+{
+	static const char *const texts[][2] = {{"%", "per cent"},
+					       {"ms", "milliseconds"},
+					       {"s", "seconds"}};
+
+	for (unsigned i = 0; i < sizeof texts / sizeof *texts; i++)
+		if (!strcmp(k->unit, texts[i][0]))
+			return texts[i][1];
+	return k->unit;
+}
+
 int lc_setting_put(struct lc_settings *s, const struct lc_setting *k, u64 value, struct lc_error *err)
 {
 	if (!in_range(k, value)) {
@@ -121,7 +133,7 @@ int lc_setting_put(struct lc_settings *s, const struct lc_setting *k, u64 value,
 			return lc_fail(err, -ERANGE, "%s: must be on or off", k->key);
 		return lc_fail(err, -ERANGE,
 			       "%s=%llu: must be a whole number of %s from %llu to %llu%s", k->key,
-			       (unsigned long long)value, strcmp(k->unit, "%") ? k->unit : "per cent",
+			       (unsigned long long)value, lc_setting_unit_text(k),
 			       (unsigned long long)k->min, (unsigned long long)k->max,
 			       k->zero_is_off ? ", or 0" : "");
 	}
@@ -146,12 +158,14 @@ static void wake_all(struct lc_cache *c)
 	lc_log_wake(&c->log);
 }
 
-bool lc_cache_keeps(struct lc_cache *c, const struct lc_setting *k)
+bool lc_cache_keeps(struct lc_cache *c, const struct lc_setting *k, u64 *value)
 {
 	bool keeps;
 
 	lc_mutex_lock(&c->core.lock);
 	keeps = c->volumes[0].log && c->core.meta.sb.kept & 1u << k->number;
+	if (keeps && value)
+		*value = c->core.meta.sb.values[k->number];
 	lc_mutex_unlock(&c->core.lock);
 	return keeps;
 }

@@ -191,7 +191,7 @@ def what_is_wrong_is_refused(env):
 
     for body, says in (("{", "line 1"), ("{}x", "line 1, column"), ("[1]", "must be {"), ("7", "JSON"),
                        ('{"dirty-low": 20,\n "dirty-low": 20}', "line 2.*duplicate"),
-                       ('{"dirty-low": "20"}', "dirty-low: must be a whole number from 0 to 100"),
+                       ('{"dirty-low": "20"}', "dirty-low: must be a whole number of per cent from 0 to 100"),
                        ('{"dirty-low": 20.5}', "dirty-low"), ('{"dirty-low": -1}', "dirty-low"),
                        ('{"dirty-low": 101}', "from 0 to 100"), ('{"dirty-low": true}', "dirty-low"),
                        ('{"dirty-low": 99999999999999999999}', "."),

@@ -68,23 +68,27 @@ def status(env):
 def settings(env):
     server, control, _ = serve(env)
     text = ctl(control, "get")
-    has(text, r"dirty-low +10 % +10 +0\.\.100", r"writeback +on +on +on, off", r"on-exit +keep +keep")
+    has(text, r"dirty-low +10 % +10 +0\.\.100", r"writeback +on +on +on, off", r"writeback-batch +auto bytes +auto +auto, 1M\.\.16T", r"on-exit +keep +keep")
     assert ctl(control, "get", "dirty-low") == "10\n"
     assert ctl(control, "get", "writeback") == "on\n"
     assert ctl(control, "set", "dirty-low=20", "writeback=off", "writeback-batch=4M", "on-exit=drain") == ""
     now = control.settings()
     assert (now["dirty-low"], now["writeback"], now["writeback-batch"], now["on-exit"]) == \
         (20, False, 4 * M, "drain")
+    assert ctl(control, "get", "writeback-batch") == "4M\n"
     ctl(control, "set", "writeback-batch=auto", "dirty-low=default")
-    assert ctl(control, "get", "writeback-batch") == "0\n" and ctl(control, "get", "dirty-low") == "10\n"
+    assert ctl(control, "get", "writeback-batch") == "auto\n" and ctl(control, "get", "dirty-low") == "10\n"
     ctl(control, "set", "--persist", "stall-timeout=9")
-    has(ctl(control, "get"), r"stall-timeout +9 s +30 .* kept ")
+    ctl(control, "set", "stall-timeout=8", "writeback=true")
+    has(ctl(control, "get"), r"stall-timeout +8 s +30 +0\.\.86400 +9  ", r"writeback +on ", r"dirty-low .*0\.\.100 {21}write")
+    ctl(control, "set", "writeback=false")
 
     before = control.settings()
     has(ctl(control, "get", "nothing", expect=FAILED), "no such setting")
     has(ctl(control, "set", "dirty-low=101", expect=FAILED), "dirty-low", "0 to 100")
     has(ctl(control, "set", "dirty-low=5", "nothing=1", expect=FAILED), "nothing: there is no such setting")
-    has(ctl(control, "set", "writeback=yes", expect=FAILED), "writeback: must be")
+    has(ctl(control, "set", "writeback=maybe", expect=FAILED), "writeback: must be on or off")
+    has(ctl(control, "set", "client-timeout=0", expect=FAILED), "whole number of seconds from 1 to 86400$")
     for bad in ((), ("dirty-low",), ("=5",), ("dirty-low=1", "dirty-low=2"), ("--persits", "dirty-low=1")):
         ctl(control, "set", *bad, expect=USAGE)
     ctl(control, "get", "a", "b", expect=USAGE)

@@ -58,7 +58,7 @@ static void check_kept(struct history *h, const struct lc_setting *k, u64 now, b
 {
 	struct kept *kept = &h->ssd->kept;
 	u32 n = k->number;
-	bool given = h->settings.given & 1u << n, keeps = lc_cache_keeps(h->cache, k);
+	bool given = h->settings.given & 1u << n, keeps = lc_cache_keeps(h->cache, k, NULL);
 
 	if (!possible(kept, n, keeps, now, given || !opened))
 		sim_fail("setting %s is %s with the value %llu, which nobody can have kept", k->key,
@@ -221,7 +221,7 @@ void settings_check(struct history *h)
 				 (unsigned long long)h->knobs.value[k->number]);
 		if (!h->no_ssd)
 			check_kept(h, k, value, false);
-		else if (lc_cache_keeps(h->cache, k))
+		else if (lc_cache_keeps(h->cache, k, NULL))
 			sim_fail("setting %s is kept, but there is no cache", k->key);
 	}
 }
