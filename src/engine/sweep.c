@@ -158,8 +158,8 @@ void lc_sweep_backing_failed(struct lc_sweep *sw, int err)
 	lc_mutex_unlock(&c->lock);
 	if (first)
 		lc_log(LC_LOG_ERROR,
-		       "%s: write-back fails: %s; what is dirty stays in the cache, and it is tried "
-		       "again every %u to %u ms",
+		       "%s: write-back fails: %s; what is dirty stays in the cache (a server tries again "
+		       "every %u to %u ms)",
 		       v->backing->name, strerror(-err), c->settings.retry_ms,
 		       c->settings.retry_ms * LC_RETRY_GROWTH);
 }

@@ -142,7 +142,8 @@ static int decide(const struct params *p, const struct lc_store *ssd, const stru
 	if (f->content == CONTENT_FOREIGN && p->format != PARAMS_FORMAT_FORCE)
 		return lc_fail(err, -EEXIST,
 			       "cache=%s is not a logcache and not blank: it holds %s; correct the "
-			       "path, or give format=force to destroy what is there",
+			       "path, or give format=force (to logcachectl attach: --format=force) to destroy "
+			       "what is there",
 			       p->cache_path, f->what);
 	if (p->format == PARAMS_FORMAT_NO)
 		return lc_fail(err, -EMEDIUMTYPE,
