@@ -89,7 +89,7 @@ static int parse(int argc, char **argv, bool *wanted, bool *quiet)
 		else if (c == 'q')
 			*quiet = quiet_log = true;
 		else
-			return misused("check: wrong option");
+			return misused_option("check", argv);
 	}
 	return argc - optind == 1 ? CTL_OK : misused("check: give one CACHE");
 }

@@ -39,6 +39,8 @@ extern bool quiet_log;
 int fail(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 /* The same with a hint at --help. Returns CTL_USAGE. */
 int misused(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+/* The same about the option at which getopt_long() has stopped. */
+int misused_option(const char *command, char **argv);
 
 /* "4096", "10M", "1.5G" (K, M, G, T: powers of 1024). False if that is no size of whole bytes. */
 bool parse_size(const char *text, u64 *bytes);

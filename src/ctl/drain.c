@@ -104,7 +104,7 @@ static int parse(int argc, char **argv, struct draining *d)
 		else if (c == 'q')
 			d->quiet = quiet_log = true;
 		else
-			return misused("drain: wrong option");
+			return misused_option("drain", argv);
 	}
 	if (!d->offline)
 		return misused("drain: give --offline, if no server uses the cache");

@@ -190,7 +190,7 @@ int command_dump(int argc, char **argv)
 		else if (c == 'r')
 			segments = records = true;
 		else
-			return misused("dump: wrong option");
+			return misused_option("dump", argv);
 	}
 	if (argc - optind != 1)
 		return misused("dump: give one CACHE");

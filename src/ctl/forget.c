@@ -49,7 +49,7 @@ int command_forget(int argc, char **argv)
 
 	while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
 		if (c != 'l')
-			return misused("forget: wrong option");
+			return misused_option("forget", argv);
 		lose = true;
 	}
 	if (argc - optind != 2)

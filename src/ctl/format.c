@@ -71,7 +71,7 @@ static int parse(int argc, char **argv, struct request *rq)
 			rq->force = true;
 			break;
 		default:
-			return misused("format: wrong option");
+			return misused_option("format", argv);
 		}
 	}
 	if (argc - optind != 1)

@@ -2,6 +2,7 @@
 /*
  * main.c - logcachectl: which command is it?
  */
+#include <getopt.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -68,6 +69,19 @@ int misused(const char *fmt, ...)
 	return CTL_USAGE;
 }
 
+int misused_option(const char *command, char **argv)
+{
+	const char *word = argv[optind - 1];
+
+	/* optopt: 0 behind a long option that is unknown, else that of a known one, or a letter */
+	if (!optopt)
+		return misused("%s: there is no option %s", command, word);
+	if (word[0] != '-' || word[1] != '-')
+		return misused("%s: there is no option -%c", command, optopt);
+	return misused("%s: %s: %s", command, word,
+		       strchr(word, '=') ? "takes no value" : "a value is missing");
+}
+
 bool parse_size(const char *text, u64 *bytes)
 {
 	static const char suffixes[] = "KMGT";
@@ -118,20 +132,27 @@ static void hook(enum lc_log_level level, const char *line)
 
 static int usage(FILE *out)
 {
-	fprintf(out, "usage: logcachectl [-s SOCKET] COMMAND ...\n\n");
+	fprintf(out, "usage: logcachectl [-s SOCKET] COMMAND ...\n"
+		     "       logcachectl --help | --version\n\n");
 	for (unsigned i = 0; i < NR_COMMANDS; i++)
-		fprintf(out, "  %s %s\n      %s\n", commands[i].name, commands[i].arguments,
-			commands[i].text);
+		fprintf(out, "  %s%s%s\n      %s\n", commands[i].name,
+			*commands[i].arguments ? " " : "", commands[i].arguments, commands[i].text);
 	fprintf(out,
-		"\nSOCKET is the control= of a server, $LOGCACHE_SOCKET by default. CACHE is the SSD or the file. The exit status is 0 on success, 1 if the command failed "
-		"or found problems, 2 if the command line is wrong. See logcachectl(1).\n");
+		"\nSOCKET is the control= of a server, $LOGCACHE_SOCKET by default. CACHE is the\n"
+		"SSD or the file. The exit status is 0 on success, 1 if the command failed or\n"
+		"found problems, 2 if the command line is wrong. See logcachectl(1).\n");
 	return out == stdout ? CTL_OK : CTL_USAGE;
 }
 
 int main(int argc, char **argv)
 {
 	lc_log_hook(hook);
-	if (argc > 2 && !strcmp(argv[1], "-s")) {
+	opterr = 0; /* misused_option() says it */
+	if (argc > 1 && !strcmp(argv[1], "-s")) {
+		if (argc < 3)
+			return misused("-s: a SOCKET is missing, and a COMMAND");
+		if (argc < 4)
+			return misused("-s %s: a COMMAND is missing", argv[2]);
 		setenv("LOGCACHE_SOCKET", argv[2], 1);
 		argv[2] = argv[0];
 		argc -= 2;

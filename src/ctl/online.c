@@ -17,7 +17,11 @@ const char *online_socket(int *argc, char **argv)
 	int n = 1;
 
 	for (int i = 1; i < *argc; i++) {
-		if (strcmp(argv[i], "-s") == 0 && i + 1 < *argc)
+		if (strcmp(argv[i], "-s") == 0 && i + 1 == *argc) {
+			misused("-s: a SOCKET is missing");
+			return NULL;
+		}
+		if (strcmp(argv[i], "-s") == 0)
 			socket = argv[++i];
 		else if (strncmp(argv[i], "-s", 2) == 0 && argv[i][2])
 			socket = argv[i] + 2;

@@ -122,6 +122,12 @@ int command_drain_either(int argc, char **argv)
 	for (int i = 1; i < argc; i++)
 		if (strcmp(argv[i], "--offline") == 0)
 			return command_drain(argc, argv);
+	for (int i = 1; i < argc; i++)
+		if (strncmp(argv[i], "cache=", 6) == 0 || strncmp(argv[i], "backing=", 8) == 0 ||
+		    strncmp(argv[i], "volume=", 7) == 0)
+			return misused("drain: %s: to write back what no server serves give --offline as "
+				       "well; a server knows its stores",
+				       argv[i]);
 	return plain_job(argc, argv, "drain", "/v1/drain");
 }
 
@@ -164,7 +170,7 @@ static int parse_attach(int argc, char **argv, struct attach *a)
 					       optarg);
 			break;
 		default:
-			return misused("attach: wrong option");
+			return misused_option("attach", argv);
 		}
 	}
 	if (argc - optind != 1)
@@ -188,7 +194,11 @@ int command_attach(int argc, char **argv)
 		return ret;
 	path = realpath(a.path, NULL); /* the server has another folder */
 	if (!path)
-		return fail("%s: %m", a.path);
+		return fail("attach: %s: %s", a.path,
+			    errno == ENOENT ?
+				    "does not exist: check the path; a file has to be made first, see "
+				    "logcachectl format --size" :
+				    strerror(errno));
 	body = json_pack("{s:s}", "path", path);
 	if (!body) {
 		free(path);

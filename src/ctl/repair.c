@@ -82,7 +82,7 @@ static int parse(int argc, char **argv, struct repairing *r)
 		else if (c == 'q')
 			r->quiet = quiet_log = true;
 		else
-			return misused("repair: wrong option");
+			return misused_option("repair", argv);
 	}
 	if (argc - optind != 1)
 		return misused("repair: give one CACHE");

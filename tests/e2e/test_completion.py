@@ -41,7 +41,7 @@ def complete(env, line, breaks=BREAKS, socket=""):
 def commands():
     """{name: options} of --help; drain is there twice."""
     known = {}
-    for name, arguments in re.findall(r"^  ([a-z-]+) (.*)$", ctl(None, "--help"), re.MULTILINE):
+    for name, arguments in re.findall(r"^  ([a-z-]+)(?: (.*))?$", ctl(None, "--help"), re.MULTILINE):
         known.setdefault(name, set()).update(re.findall(r"--[a-z-]+", arguments))
     return known
 

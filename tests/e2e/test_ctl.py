@@ -111,7 +111,9 @@ def jobs(env):
     has(ctl(control, "drain", expect=FAILED), "there is no cache")
     has(ctl(control, "detach", "--wait", expect=FAILED), "there is no cache")
     has(ctl(control, "attach", backing, "--wait", expect=FAILED), "attach failed", "same file")
-    has(ctl(control, "attach", "/absent", "--wait", expect=FAILED), "No such file")
+    has(ctl(control, "attach", "/absent", "--wait", expect=FAILED), "/absent: does not exist: check the path")
+    other = env.make_file("other", 16 * M, b"other")
+    has(ctl(control, "attach", other, "--wait", expect=FAILED), "not blank", "--format=force")
     env.make_file("cache2", 16 * M)
     done = subprocess.run([program(), "-s", control.path, "attach", "cache2", "--wait", "--segment-size=64K",
                            "--format=auto"], cwd=env.folder, capture_output=True, text=True, check=False)
@@ -212,8 +214,19 @@ def usage(env):
     has(text, r"-s SOCKET", *(rf"\n  {name}\b" for name in
                               ("status", "top", "watch", "get", "set", "flush", "drain", "attach",
                                "detach", "reset-stats")))
+    assert not re.search(r" $|^.{90}", text, re.MULTILINE), text
     ctl(None, "nothing", expect=USAGE)
     ctl(None, "-s", env.path("x"), "nothing", expect=USAGE)
+    # One line for each, and it names what is wrong
+    for args, says in ((("dump", "--foo"), "dump: there is no option --foo;"), (("check", "-x", "a"), "check: there is no option -x;"),
+                       (("check", "--progress=3", "a"), "check: --progress=3: takes no value"),
+                       (("format", "a", "--label"), "format: --label: a value is missing"),
+                       (("-s",), "-s: a SOCKET is missing"), (("get", "-s"), "-s: a SOCKET is missing"),
+                       (("-s", "x"), "-s x: a COMMAND is missing"),
+                       (("drain", "cache=c", "backing=a"), "drain: cache=c: .* give --offline")):
+        text = ctl(None, *args, expect=USAGE)
+        assert text.count("\n") == 1, text
+        has(text, f"^logcachectl: {says}")
 
 
 def examples():
