@@ -71,13 +71,15 @@ static int start_control(struct control *c, struct lc_error *err)
 
 static int start_metrics(struct control *c, struct lc_error *err)
 {
+	const char *address = c->metrics_address, *colon = strchr(address, ':');
 	int rc = http_start(&c->metrics_http, c->metrics_fd, true, control_routes, c, NULL);
 
 	if (rc < 0)
 		return lc_fail(err, rc, "metrics=%s: nobody will answer: %s", c->metrics_address,
 			       strerror(-rc));
 	c->metrics_fd = -1;
-	lc_log(LC_LOG_INFO, "metrics at %s", c->metrics_address);
+	lc_log(LC_LOG_INFO, "metrics at %s%s%s", address[0] == ':' || !colon ? "127.0.0.1" : "",
+	       colon ? "" : ":", address);
 	return 0;
 }
 

@@ -153,6 +153,7 @@ def metrics_over_tcp(env):
     files = {"cache": env.path("cache"), "backing": backing}
     server = env.serve(cache_size=8 * M, metrics=port, **files)
     assert not os.path.exists(env.path("ctl"))
+    server.wait_log(f"metrics at 127.0.0.1:{port}\n")
     code, text = tcp(port, "GET", "/metrics")
     assert code == 200
     Metrics(text=text.decode())
