@@ -232,6 +232,15 @@ def the_devices(env):
     run("ExecStop")
     assert run("ExecStart", expect=1, said="attempt 5", SILENT="/dev/nbd1", ATTEMPT="6") == (
         calls[:2] + 4 * again + ["-d /dev/nbd1", "-d /dev/nbd0"], [])
+    if not os.path.exists("/sys/module/nbd"):
+        with open(env.path("bin/modprobe"), "w", encoding="utf-8") as f:
+            f.write("#!/bin/sh\nexit 1\n")
+        assert run("ExecStart", expect=1, said="this kernel has no module nbd") == ([], [])
+    done = subprocess.run([HELPER, "--help"], capture_output=True, text=True, check=True)
+    with open(os.path.join(harness.HERE, "../../docs/logcache-nbd.pod"), encoding="utf-8") as f:
+        synopsis = re.search(r"=head1 SYNOPSIS\n(.*?)=head1", f.read(), re.DOTALL)[1]
+    for line in synopsis.split("\n"):
+        assert line.strip() in done.stdout and not done.stderr, (line, done)
     for wrong in ([], ["attach"], ["attach", "/run/s"], ["detach"], ["abandon"], ["both", "a", "b"]):
         done = subprocess.run([HELPER, *wrong], capture_output=True, text=True, check=False)
         assert done.returncode == 1 and "usage" in done.stderr, (wrong, done)
