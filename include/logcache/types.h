@@ -44,4 +44,9 @@ struct lc_error {
 int lc_fail(struct lc_error *err, int code, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
 
+#define LC_COUNT_BYTES 64u
+
+/* "1 block", "2 blocks": NR of WHAT, for a message, into TEXT. Returns TEXT. */
+const char *lc_count_text(char text[LC_COUNT_BYTES], u64 nr, const char *what);
+
 #endif

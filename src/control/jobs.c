@@ -66,6 +66,7 @@ static void job_thread(void *arg)
 {
 	struct jobs *j = arg;
 	struct lc_error err = {""};
+	char lost[LC_COUNT_BYTES];
 	struct lc_stats st;
 	struct job job;
 	int rc;
@@ -80,10 +81,8 @@ static void job_thread(void *arg)
 		lc_log(LC_LOG_WARNING, "%s failed: %s", kinds[job.kind], err.text);
 	else if (job.kind == JOB_DRAIN && st.bad_blocks)
 		lc_log(LC_LOG_WARNING,
-		       "drain done: %s; but %llu block%s cannot be read from it and %s lost: the backing stores have "
-		       "what was there before",
-		       job.path, (unsigned long long)st.bad_blocks, st.bad_blocks == 1 ? "" : "s",
-		       st.bad_blocks == 1 ? "is" : "are");
+		       "drain done: %s; but it has %s, where the backing stores have what was there before",
+		       job.path, lc_count_text(lost, st.bad_blocks, "lost block"));
 	else
 		lc_log(LC_LOG_INFO, "%s done: %s", kinds[job.kind], job.path);
 

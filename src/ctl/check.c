@@ -49,26 +49,26 @@ static int conclude(const char *path, const struct checking *c, const struct lc_
 {
 	const u64 *n = r->findings;
 	u64 problems = n[LC_FOUND_HARMLESS] + n[LC_FOUND_LOST] + n[LC_FOUND_CORRUPT];
-	char text[64], records[64], blocks[64];
+	char text[LC_COUNT_BYTES], records[LC_COUNT_BYTES], blocks[LC_COUNT_BYTES];
 
 	for (unsigned i = 0; i < LC_NR_FINDINGS; i++)
 		if (n[i] > LINES_MAX)
 			printf("%s: %llu more\n", words[i], (unsigned long long)(n[i] - LINES_MAX));
 	if (!c->quiet)
 		printf("%s: %s, %s, %s of data verified\n", path,
-		       count_text(text, r->segments, "segment"),
-		       count_text(records, r->records, "record"),
-		       count_text(blocks, r->blocks, "block"));
+		       lc_count_text(text, r->segments, "segment"),
+		       lc_count_text(records, r->records, "record"),
+		       lc_count_text(blocks, r->blocks, "block"));
 	if (!problems) {
 		if (!c->quiet && r->dirty_blocks)
 			printf("%s: no problems; %s not written back yet\n", path,
-			       count_text(text, r->dirty_blocks, "block"));
+			       lc_count_text(text, r->dirty_blocks, "block"));
 		else if (!c->quiet)
 			printf("%s: no problems\n", path);
 		return CTL_OK;
 	}
 	printf("%s: %s: %llu harmless, %llu of lost data, %llu of corruption%s\n", path,
-	       count_text(text, problems, "problem"), (unsigned long long)n[LC_FOUND_HARMLESS],
+	       lc_count_text(text, problems, "problem"), (unsigned long long)n[LC_FOUND_HARMLESS],
 	       (unsigned long long)n[LC_FOUND_LOST], (unsigned long long)n[LC_FOUND_CORRUPT],
 	       n[LC_FOUND_CORRUPT] ? "; logcachectl repair says what can be done" : "");
 	return CTL_FAILED;

@@ -45,9 +45,6 @@ int misused_option(const char *command, char **argv);
 /* "4096", "10M", "1.5G" (K, M, G, T: powers of 1024). False if that is no size of whole bytes. */
 bool parse_size(const char *text, u64 *bytes);
 
-/* "1 block", "2 blocks". TEXT has room for 64 bytes; returns it. */
-const char *count_text(char text[64], u64 nr, const char *what);
-
 /* After a drain: what is on the list of lost blocks of CACHE did not get to the backing stores. Returns CTL_FAILED. */
 int blocks_are_lost(const char *cache, u64 nr);
 

@@ -240,7 +240,7 @@ static u64 lost_blocks(struct draining *d)
 static int run(struct draining *d)
 {
 	struct lc_error err = {""}, why = {""};
-	char blocks[64];
+	char blocks[LC_COUNT_BYTES];
 	u64 rest, lost;
 	int rc = open_all(d, &err), closed;
 
@@ -259,13 +259,13 @@ static int run(struct draining *d)
 	closed = close_all(d);
 	if (rc == -ECANCELED)
 		return fail("interrupted: %llu of %s stay in %s, go on with the same command",
-			    (unsigned long long)rest, count_text(blocks, d->total, "block"),
+			    (unsigned long long)rest, lc_count_text(blocks, d->total, "block"),
 			    d->cache_path);
 	if (rc)
 		return fail("could not write everything back: %s; %llu of %s stay in %s: try again once the "
 			    "reason is gone",
 			    why.text, (unsigned long long)rest,
-			    count_text(blocks, d->total, "block"), d->cache_path);
+			    lc_count_text(blocks, d->total, "block"), d->cache_path);
 	if (lost)
 		(void)blocks_are_lost(d->cache_path, lost); /* the exit status is that below */
 	if (closed)
@@ -275,7 +275,7 @@ static int run(struct draining *d)
 		return CTL_FAILED;
 	if (!d->quiet)
 		printf("%s: %s written back: the backing stores have everything\n", d->cache_path,
-		       count_text(blocks, d->total, "block"));
+		       lc_count_text(blocks, d->total, "block"));
 	return CTL_OK;
 }
 

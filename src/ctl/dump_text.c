@@ -66,6 +66,7 @@ static void show_superblock(const struct lc_inspect *in)
 static void show_log(const struct lc_inspect *in)
 {
 	const struct lc_ring *ring = &in->core.ring;
+	char segments[LC_COUNT_BYTES], blocks[LC_COUNT_BYTES];
 
 	if (in->log_error) {
 		printf("log             cannot be followed: %s\n", in->log_text.text);
@@ -75,16 +76,16 @@ static void show_log(const struct lc_inspect *in)
 	}
 	printf("log             ends in segment %llu with record %llu\n", (ull)ring->head_id,
 	       (ull)in->recovery.cut_seq);
-	printf("dirty           %llu segments, %llu blocks, and %llu to be zeroed\n",
-	       (ull)(ring->head_id - ring->tail_id), (ull)ring->dirty_blocks,
-	       (ull)ring->zeros.blocks);
-	printf("cached          %u blocks\n", ring->index.nr_entries);
+	printf("dirty           %s, %s, and %llu to be zeroed\n",
+	       lc_count_text(segments, ring->head_id - ring->tail_id, "segment"),
+	       lc_count_text(blocks, ring->dirty_blocks, "block"), (ull)ring->zeros.blocks);
+	printf("cached          %s\n", lc_count_text(blocks, ring->index.nr_entries, "block"));
 }
 
 static void show_volumes(const struct lc_inspect *in)
 {
 	const struct lc_ring *ring = &in->core.ring;
-	char uuid[40], text[SIZE_TEXT_BYTES];
+	char uuid[40], text[SIZE_TEXT_BYTES], blocks[LC_COUNT_BYTES];
 
 	for (u32 id = 1; id <= LC_VOLUMES_MAX; id++) {
 		const struct lc_volume_entry *v = &in->core.meta.volumes[id];
@@ -96,7 +97,8 @@ static void show_volumes(const struct lc_inspect *in)
 		       dump_uuid(uuid, v->uuid), (ull)v->from_seq,
 		       v->unverified ? ", unverified" : "");
 		if (!in->log_error)
-			printf(", %u blocks cached, %llu dirty", ring->live_of[id],
+			printf(", %s cached, %llu dirty",
+			       lc_count_text(blocks, ring->live_of[id], "block"),
 			       (ull)ring->dirty_of[id] + ring->zeros.blocks_of[id]);
 		printf("\n");
 	}
@@ -153,13 +155,14 @@ static void record(const struct lc_inspect *in, const struct lc_record_info *r,
 	       (ull)r->seq, r->position, (ull)r->epoch, (ull)r->first, (ull)r->durable_seq,
 	       lc_inspect_void(in, r->epoch, r->seq) ? ", void" : "");
 	for (u32 i = 0; i < r->nr_entries; i++) {
+		char blocks[LC_COUNT_BYTES];
 		u64 key = entries[i].key;
 
 		printf("    %u: %s volume %u (%s), block %llu", r->position + 1 + i,
 		       dump_entry_type(key), lc_key_volume(key),
 		       lc_inspect_volume(in, lc_key_volume(key)), (ull)lc_key_block(key));
 		if (lc_key_zeroes(key))
-			printf(", %u blocks\n", entries[i].crc);
+			printf(", %s\n", lc_count_text(blocks, entries[i].crc, "block"));
 		else
 			printf(", sectors 0x%02x, crc %08x\n", lc_key_mask(key), entries[i].crc);
 	}

@@ -13,7 +13,7 @@
 
 static int forget(const char *path, const char *name, bool lose)
 {
-	char volume[NAME_TEXT_BYTES], dirty[64], lost[64];
+	char volume[NAME_TEXT_BYTES], dirty[LC_COUNT_BYTES], lost[LC_COUNT_BYTES];
 	struct lc_forgotten f = {0};
 	struct lc_error err = {""};
 	struct lc_store *ssd;
@@ -31,9 +31,9 @@ static int forget(const char *path, const char *name, bool lose)
 		return fail("%s", err.text);
 	printf("%s: %s is forgotten", path, name_text(volume, name));
 	if (f.dirty_blocks || f.lost_blocks)
-		printf("; %s that were not written back are given up, and %s that were lost already",
-		       count_text(dirty, f.dirty_blocks, "block"),
-		       count_text(lost, f.lost_blocks, "block"));
+		printf("; given up with it: %s not written back, and %s",
+		       lc_count_text(dirty, f.dirty_blocks, "block"),
+		       lc_count_text(lost, f.lost_blocks, "lost block"));
 	printf("\n");
 	return CTL_OK;
 }

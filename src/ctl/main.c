@@ -104,19 +104,13 @@ bool parse_size(const char *text, u64 *bytes)
 	return true;
 }
 
-const char *count_text(char text[64], u64 nr, const char *what)
-{
-	snprintf(text, 64, "%llu %s%s", (unsigned long long)nr, what, nr == 1 ? "" : "s");
-	return text;
-}
-
 int blocks_are_lost(const char *cache, u64 nr)
 {
-	char text[64];
+	char text[LC_COUNT_BYTES];
 
 	return fail("%s cannot be read from %s and %s lost: the backing stores have what was there before; "
 		    "logcachectl dump lists %s, when no server uses the cache",
-		    count_text(text, nr, "block"), cache, nr == 1 ? "is" : "are",
+		    lc_count_text(text, nr, "block"), cache, nr == 1 ? "is" : "are",
 		    nr == 1 ? "it" : "them");
 }
 

@@ -175,7 +175,7 @@ static void show_trouble(const json_t *st)
 static void show_job(const json_t *st)
 {
 	const json_t *job = json_object_get(st, "job");
-	char left[TEXT_BYTES], total[TEXT_BYTES], lost[64];
+	char left[TEXT_BYTES], total[TEXT_BYTES], lost[LC_COUNT_BYTES];
 
 	if (!json_is_object(job))
 		return;
@@ -187,7 +187,8 @@ static void show_job(const json_t *st)
 	if (json_object_get(job, "error"))
 		printf(": %s", text_of(job, "error"));
 	else if (number_of(job, "bad_blocks") > 0)
-		printf(", but for %s", count_text(lost, number_of(job, "bad_blocks"), "lost block"));
+		printf(", but for %s",
+		       lc_count_text(lost, number_of(job, "bad_blocks"), "lost block"));
 	printf("\n");
 }
 

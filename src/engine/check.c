@@ -175,13 +175,13 @@ static void tell_dirty(struct check *c)
 
 	for (u32 id = 1; id <= LC_VOLUMES_MAX; id++) {
 		u64 dirty = ring->dirty_of[id] + ring->zeros.blocks_of[id];
+		char text[LC_COUNT_BYTES];
 
 		c->result->dirty_blocks += dirty;
 		if (dirty)
 			say(c, LC_FOUND_NOTE,
-			    "volume %s: %llu block%s not written back: without the cache its backing store is "
-			    "old",
-			    lc_inspect_volume(c->in, id), (ull)dirty, dirty == 1 ? " is" : "s are");
+			    "volume %s: %s not written back: without the cache its backing store is old",
+			    lc_inspect_volume(c->in, id), lc_count_text(text, dirty, "block"));
 	}
 }
 

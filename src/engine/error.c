@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* error.c - lc_fail of types.h: what went wrong, for a person. */
+/* error.c - lc_fail and lc_count_text of types.h: what went wrong, for a person. */
 #include <stdarg.h>
 #include <stdio.h>
 
@@ -15,4 +15,10 @@ int lc_fail(struct lc_error *err, int code, const char *fmt, ...)
 		va_end(args);
 	}
 	return code;
+}
+
+const char *lc_count_text(char text[LC_COUNT_BYTES], u64 nr, const char *what)
+{
+	snprintf(text, LC_COUNT_BYTES, "%llu %s%s", (unsigned long long)nr, what, nr == 1 ? "" : "s");
+	return text;
 }

@@ -55,6 +55,7 @@ static int write_pages(struct lc_core *core, u8 id)
 static int forget(struct lc_inspect *in, const char *name, bool lose, struct lc_forgotten *out,
 		  struct lc_error *err)
 {
+	char dirty[LC_COUNT_BYTES], lost[LC_COUNT_BYTES];
 	struct lc_core *core = &in->core;
 	struct lc_volume_entry *v;
 	int ret;
@@ -81,11 +82,11 @@ static int forget(struct lc_inspect *in, const char *name, bool lose, struct lc_
 	out->lost_blocks = lost_blocks_of(&core->meta.bad, v->id);
 	if (!lose && (out->dirty_blocks || out->lost_blocks))
 		return lc_fail(err, -EBUSY,
-			       "%s: volume %s has %llu blocks that were not written back to its backing store "
-			       "yet, and %llu that are lost already: nothing was changed",
+			       "%s: volume %s has %s not written back to its backing store yet, and %s already: "
+			       "nothing was changed",
 			       in->ssd->name, lc_volume_shown(name),
-			       (unsigned long long)out->dirty_blocks,
-			       (unsigned long long)out->lost_blocks);
+			       lc_count_text(dirty, out->dirty_blocks, "block"),
+			       lc_count_text(lost, out->lost_blocks, "lost block"));
 	/* From here on it is written, as at an opening: what was read is durable. */
 	core->meta.ssd = in->ssd;
 	ret = write_pages(core, v->id);

@@ -74,6 +74,7 @@ static int check_lost_volumes(struct repair *r)
 /* Lost blocks of a volume that is not in the table: a forget was interrupted. */
 static int drop_orphans(struct repair *r)
 {
+	char text[LC_COUNT_BYTES];
 	struct lc_meta *m = &r->in->core.meta;
 	u32 nr = 0;
 
@@ -88,9 +89,8 @@ static int drop_orphans(struct repair *r)
 	if (!nr)
 		return 0;
 	repair_tell(r, LC_REPAIR_DOES,
-		    "%u blocks of a volume that was forgotten are taken off the list of lost "
-		    "blocks",
-		    nr);
+		    "taken off the list of lost blocks: %s of a volume that was forgotten",
+		    lc_count_text(text, nr, "block"));
 	return repair_write_lists(r);
 }
 

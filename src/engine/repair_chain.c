@@ -164,6 +164,7 @@ static struct span span_at(const struct repair *r, const struct found *a, const 
  */
 static int fill(struct repair *r, const struct found *a, const struct found *b)
 {
+	char text[LC_COUNT_BYTES];
 	u64 missing = b->seq - a->seq - 1, nr = b->id - a->id + 1, left = missing, seq = a->seq + 1;
 	u64 blocks = 0, named = 0;
 	struct span *spans = lc_alloc(nr * sizeof *spans);
@@ -215,10 +216,11 @@ static int fill(struct repair *r, const struct found *a, const struct found *b)
 		    (ull)a->id + (a->end == segment_blocks(r)), (ull)b->id, (ull)a->seq + 1,
 		    (ull)b->seq - 1);
 	repair_tell(r, LC_REPAIR_LOSES,
-		    "records %llu to %llu: at most %llu blocks; what is left of their headers names %llu; of others "
+		    "records %llu to %llu: at most %s; what is left of their headers names %llu; of others "
 		    "nobody knows which they were, and unless newer records hold them, too, they read as they were "
 		    "before",
-		    (ull)a->seq + 1, (ull)b->seq - 1, (ull)blocks, (ull)named);
+		    (ull)a->seq + 1, (ull)b->seq - 1, lc_count_text(text, blocks, "block"),
+		    (ull)named);
 	return 0;
 }
 

@@ -230,6 +230,7 @@ static void tell_range(struct repair *r, u64 key, u64 nr)
 
 int repair_lose_named(struct repair *r)
 {
+	char text[LC_COUNT_BYTES];
 	struct lc_bad *bad = &r->in->core.meta.bad;
 	u64 first = 0, nr = 0, lost = 0, untold = 0;
 
@@ -261,17 +262,17 @@ int repair_lose_named(struct repair *r)
 		tell_range(r, first, nr);
 	if (lost)
 		repair_tell(r, LC_REPAIR_DOES,
-			    "list of lost blocks: %llu blocks that damaged headers name answer with errors until they "
-			    "are overwritten; newer records hold the other %llu",
-			    (ull)lost, (ull)(r->nr_named - lost - untold));
+			    "list of lost blocks: gets %s that damaged headers name: read errors until overwritten; "
+			    "newer records hold the other %llu",
+			    lc_count_text(text, lost, "block"), (ull)(r->nr_named - lost - untold));
 	else
 		repair_tell(r, LC_REPAIR_DOES,
-			    "list of lost blocks: newer records hold all %llu blocks that damaged headers name",
-			    (ull)(r->nr_named - untold));
+			    "list of lost blocks: newer records hold the %s that damaged headers name",
+			    lc_count_text(text, r->nr_named - untold, "block"));
 	if (untold)
 		repair_tell(r, LC_REPAIR_LOSES,
-			    "%llu more blocks, for which there is no room on the list of lost blocks: they read as "
-			    "they were before",
-			    (ull)untold);
+			    "%s for which there is no room on the list of lost blocks: what is read there is what "
+			    "was before",
+			    lc_count_text(text, untold, "more block"));
 	return repair_write_lists(r);
 }

@@ -66,6 +66,7 @@ int repair_write_lists(struct repair *r)
  */
 int repair_cut(struct repair *r, u64 seq, u64 named)
 {
+	char text[LC_COUNT_BYTES];
 	struct lc_meta *m = &r->in->core.meta;
 	u64 epoch = m->sb.epoch;
 	int err = 0;
@@ -77,9 +78,9 @@ int repair_cut(struct repair *r, u64 seq, u64 named)
 		    "superblock: the log is cut after record %llu, nothing behind it counts any more",
 		    (ull)seq);
 	repair_tell(r, LC_REPAIR_LOSES,
-		    "records %llu to %llu, which were durable; what is left of their headers names %llu blocks; of "
+		    "records %llu to %llu, which were durable; what is left of their headers names %s; of "
 		    "others nobody knows which they were, and they read as they were before",
-		    (ull)seq + 1, (ull)r->known_durable, (ull)named);
+		    (ull)seq + 1, (ull)r->known_durable, lc_count_text(text, named, "block"));
 	for (u32 id = 1; id <= LC_VOLUMES_MAX && !err; id++)
 		if (m->volumes[id].from_seq > seq + 1) {
 			m->volumes[id].from_seq = seq + 1;
