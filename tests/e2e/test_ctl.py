@@ -68,7 +68,8 @@ def status(env):
 def settings(env):
     server, control, _ = serve(env)
     text = ctl(control, "get")
-    has(text, r"dirty-low +10 % +10 +0\.\.100", r"writeback +on +on +on, off", r"writeback-batch +auto bytes +auto +auto, 1M\.\.16T", r"on-exit +keep +keep")
+    has(text, r"dirty-low +10 % +10 +0\.\.100", r"writeback +on +on +on, off", r"on-exit +keep +keep",
+        r"writeback-batch +auto bytes +auto +auto, 1M\.\.16T")
     assert ctl(control, "get", "dirty-low") == "10\n"
     assert ctl(control, "get", "writeback") == "on\n"
     assert ctl(control, "set", "dirty-low=20", "writeback=off", "writeback-batch=4M", "on-exit=drain") == ""
@@ -218,7 +219,8 @@ def usage(env):
     ctl(None, "nothing", expect=USAGE)
     ctl(None, "-s", env.path("x"), "nothing", expect=USAGE)
     # One line for each, and it names what is wrong
-    for args, says in ((("dump", "--foo"), "dump: there is no option --foo;"), (("check", "-x", "a"), "check: there is no option -x;"),
+    for args, says in ((("dump", "--foo"), "dump: there is no option --foo;"),
+                       (("check", "-x", "a"), "check: there is no option -x;"),
                        (("check", "--progress=3", "a"), "check: --progress=3: takes no value"),
                        (("format", "a", "--label"), "format: --label: a value is missing"),
                        (("-s",), "-s: a SOCKET is missing"), (("get", "-s"), "-s: a SOCKET is missing"),

@@ -917,7 +917,8 @@ def forget_lost_blocks(env):
     image.stop()
     spoil(image.cache, image.records()[0][2] + BLOCK)
     ctl("drain", "--offline", *image.arguments(), status=1, says=("is lost",))
-    ctl("forget", image.cache, "a", status=1, says=("a has 0 blocks not written back .*, and 1 lost block already: nothing was changed",))
+    ctl("forget", image.cache, "a", status=1,
+        says=("a has 0 blocks not written back .*, and 1 lost block already: nothing was changed",))
     lost_page = slice(38 * 2 * BLOCK, 39 * 2 * BLOCK)
     with open(image.cache, "rb") as f:
         page = f.read()[lost_page]
@@ -930,7 +931,8 @@ def forget_lost_blocks(env):
         f.write(page)
     unchanged(image.cache, "check", image.cache, status=1,
               says=("harmless: .*block 3 of volume 1, .*not know",))
-    unchanged(image.cache, "repair", image.cache, status=1, says=("list of lost blocks: 1 block of a volume that was forgotten",))
+    unchanged(image.cache, "repair", image.cache, status=1,
+              says=("list of lost blocks: 1 block of a volume that was forgotten",))
     ctl("repair", "--yes", image.cache)
     assert not dump(image.cache)["lost_blocks"]
     image.new["a"] = bytearray(image.old["a"])
