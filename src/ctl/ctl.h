@@ -42,9 +42,6 @@ int misused(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 /* The same about the option at which getopt_long() has stopped. */
 int misused_option(const char *command, char **argv);
 
-/* "4096", "10M", "1.5G" (K, M, G, T: powers of 1024). False if that is no size of whole bytes. */
-bool parse_size(const char *text, u64 *bytes);
-
 /* After a drain: what is on the list of lost blocks of CACHE did not get to the backing stores. Returns CTL_FAILED. */
 int blocks_are_lost(const char *cache, u64 nr);
 

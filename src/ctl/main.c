@@ -82,28 +82,6 @@ int misused_option(const char *command, char **argv)
 		       strchr(word, '=') ? "takes no value" : "a value is missing");
 }
 
-bool parse_size(const char *text, u64 *bytes)
-{
-	static const char suffixes[] = "KMGT";
-	const char *suffix;
-	double n;
-	char *end;
-	u64 unit = 1;
-
-	if (*text < '0' || *text > '9' || strchr(text, 'x'))
-		return false; /* strtod knows more numbers than people */
-	n = strtod(text, &end);
-	if (*end && (suffix = strchr(suffixes, *end)) != NULL) {
-		unit <<= 10 * (suffix - suffixes + 1);
-		end++;
-	}
-	n *= (double)unit;
-	if (*end || n > (double)(1ull << 53) || n != (double)(u64)n)
-		return false;
-	*bytes = (u64)n;
-	return true;
-}
-
 int blocks_are_lost(const char *cache, u64 nr)
 {
 	char text[LC_COUNT_BYTES];

@@ -10,6 +10,8 @@
 
 #include "ctl.h"
 #include "http.h"
+#include "logcache/settings.h"
+#include "size.h"
 
 const char *online_socket(int *argc, char **argv)
 {
@@ -173,8 +175,16 @@ int command_get(int argc, char **argv)
 
 /* --- set --- */
 
-/* on or true, off or false, a number (with K, M, G, T), "auto" for the 0 that means so, "default"; the server knows what fits. */
-static json_t *parse_value(const char *text)
+/* Of a setting that this program does not know the server says what is wrong. */
+static bool is_size(const char *key)
+{
+	const struct lc_setting *k = lc_setting_find(key);
+
+	return k && strcmp(k->unit, "bytes") == 0;
+}
+
+/* on or true, off or false, a number, or a size where it is one, "auto" for the 0 that means so, "default"; the server knows the rest. */
+static json_t *parse_value(const char *key, const char *text)
 {
 	u64 n;
 
@@ -186,7 +196,7 @@ static json_t *parse_value(const char *text)
 		return json_null();
 	if (strcmp(text, "auto") == 0)
 		return json_integer(0);
-	if (parse_size(text, &n))
+	if (is_size(key) ? parse_size(text, &n) : parse_number(text, &n))
 		return json_integer((json_int_t)n);
 	return json_string(text);
 }
@@ -205,7 +215,7 @@ static bool take_assignment(json_t *body, const char *text)
 		misused("set: %s is there twice", key);
 		return false;
 	}
-	if (json_object_set_new(body, key, parse_value(equals + 1)) == 0)
+	if (json_object_set_new(body, key, parse_value(key, equals + 1)) == 0)
 		return true;
 	misused("set: %s: must be UTF-8", text);
 	return false;

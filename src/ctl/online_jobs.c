@@ -15,6 +15,7 @@
 #include "ctl.h"
 #include "http.h"
 #include "online.h"
+#include "size.h"
 
 #define POLL_NS 200000000L
 #define BAR_CELLS 30

@@ -92,9 +92,9 @@ static int set_path(const char *key, const char *value, char **path)
 /* A whole number in [MIN, MAX] of UNIT. */
 static int set_number(const char *key, const char *value, u32 min, u32 max, const char *unit, u32 *out)
 {
-	unsigned n;
+	u64 n;
 
-	if (nbdkit_parse_unsigned(key, value, &n) == -1 || n < min || n > max) {
+	if (!parse_number(value, &n) || n < min || n > max) {
 		nbdkit_error("%s=%s: must be a whole number of %s from %" PRIu32 " to %" PRIu32,
 			     key, value, unit, min, max);
 		return -1;
@@ -188,9 +188,9 @@ static int set_backing(struct params *p, const char *key, const char *value)
 
 static int set_cache_size(struct params *p, const char *key, const char *value)
 {
-	int64_t n = nbdkit_parse_size(value);
+	u64 n;
 
-	if (n <= 0 || n % LC_BLOCK != 0)
+	if (!parse_size(value, &n) || !n || n % LC_BLOCK != 0)
 		return refuse(key, value,
 			      "a size in bytes, or with a suffix such as M or G, "
 			      "and a multiple of 4K");
@@ -241,9 +241,10 @@ static int set_io(struct params *p, const char *key, const char *value)
 
 static int set_segment_size(struct params *p, const char *key, const char *value)
 {
-	int64_t n = nbdkit_parse_size(value);
+	u64 n;
 
-	if (n < LC_SEGMENT_MIN_BYTES || n > LC_SEGMENT_MAX_BYTES || (n & (n - 1)) != 0)
+	if (!parse_size(value, &n) || n < LC_SEGMENT_MIN_BYTES || n > LC_SEGMENT_MAX_BYTES ||
+	    (n & (n - 1)) != 0)
 		return refuse(key, value, "a power of two from 8K to 1M bytes");
 	p->format_options.segment_bytes = n;
 	return 0;
@@ -261,13 +262,11 @@ static int set_writeback_threshold(struct params *p, const char *key, const char
 
 static int set_writeback_batch(struct params *p, const char *key, const char *value)
 {
-	int64_t n = 0;
+	u64 n = 0;
 
-	if (strcmp(value, "auto") != 0) {
-		n = nbdkit_parse_size(value);
-		if (n < (int64_t)BATCH_MIN_BYTES || n > (int64_t)BATCH_MAX_BYTES)
-			return refuse(key, value, "auto, or a size from 1M to 16T");
-	}
+	if (strcmp(value, "auto") != 0 &&
+	    (!parse_size(value, &n) || n < BATCH_MIN_BYTES || n > BATCH_MAX_BYTES))
+		return refuse(key, value, "auto, or a size from 1M to 16T");
 	p->settings.batch_bytes = n;
 	return 0;
 }

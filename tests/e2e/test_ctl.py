@@ -66,11 +66,12 @@ def status(env):
 
 @case()
 def settings(env):
-    server, control, _ = serve(env)
+    # Numbers are decimal here and there: 010 was 8 on the command line once.
+    server, control, _ = serve(env, dirty_low="010", stall_timeout="030")
     text = ctl(control, "get")
     has(text, r"dirty-low +10 % +10 +0\.\.100", r"writeback +on +on +on, off", r"on-exit +keep +keep",
         r"writeback-batch +auto bytes +auto +auto, 1M\.\.16T")
-    assert ctl(control, "get", "dirty-low") == "10\n"
+    assert ctl(control, "get", "dirty-low") == "10\n" and ctl(control, "get", "stall-timeout") == "30\n"
     assert ctl(control, "get", "writeback") == "on\n"
     assert ctl(control, "set", "dirty-low=20", "writeback=off", "writeback-batch=4M", "on-exit=drain") == ""
     now = control.settings()
@@ -87,6 +88,8 @@ def settings(env):
     before = control.settings()
     has(ctl(control, "get", "nothing", expect=FAILED), "no such setting")
     has(ctl(control, "set", "dirty-low=101", expect=FAILED), "dirty-low", "0 to 100")
+    for bad in ("dirty-low=0x10", "stall-timeout=1K", "flush-interval=1s"):
+        has(ctl(control, "set", bad, expect=FAILED), bad.split("=", maxsplit=1)[0], "whole number")
     has(ctl(control, "set", "dirty-low=5", "nothing=1", expect=FAILED), "nothing: there is no such setting")
     has(ctl(control, "set", "writeback=maybe", expect=FAILED), "writeback: must be on or off")
     has(ctl(control, "set", "client-timeout=0", expect=FAILED), "whole number of seconds from 1 to 86400$")

@@ -8,7 +8,6 @@
  * A refusal says why, an acceptance says nothing, and whatever was accepted is in the range that
  * the engine asks for.
  */
-#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -47,52 +46,6 @@ char *nbdkit_absolute_path(const char *path)
 	if (path[0] == '/')
 		return strdup(path);
 	return asprintf(&s, "/folder/%s", path) < 0 ? NULL : s;
-}
-
-int64_t nbdkit_parse_size(const char *s)
-{
-	static const char suffixes[] = "bkmgtpe";
-	const char *found;
-	unsigned shift;
-	long long n;
-	char *end;
-
-	errno = 0;
-	n = strtoll(s, &end, 10);
-	if (errno || end == s || n < 0)
-		goto bad;
-	if (*end == '\0')
-		return n;
-	found = strchr(suffixes, *end | 0x20);
-	if (end[1])
-		goto bad;
-	if ((*end | 0x20) == 's')
-		shift = 9;
-	else if (found && *found)
-		shift = 10 * (found - suffixes);
-	else
-		goto bad;
-	if (n > INT64_MAX >> shift)
-		goto bad;
-	return (int64_t)n << shift;
-bad:
-	nbdkit_error("could not parse size string (%s)", s);
-	return -1;
-}
-
-int nbdkit_parse_unsigned(const char *what, const char *s, unsigned *out)
-{
-	unsigned long n;
-	char *end;
-
-	errno = 0;
-	n = strtoul(s, &end, 0);
-	if (errno || end == s || *end || n > UINT32_MAX || strchr(s, '-')) {
-		nbdkit_error("%s: could not parse number: \"%s\"", what, s);
-		return -1;
-	}
-	*out = n;
-	return 0;
 }
 
 /* --- what was accepted --- */
