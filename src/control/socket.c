@@ -230,8 +230,10 @@ int tcp_listen(const char *address, struct lc_error *err)
 		return rc;
 	rc = getaddrinfo(host, port, &hints, &found);
 	if (rc)
-		return lc_fail(err, -EADDRNOTAVAIL, "metrics=%s: %s: %s", address, host,
-			       gai_strerror(rc));
+		return lc_fail(err, -EADDRNOTAVAIL,
+			       "metrics=%s: %s: %s; give a name or address of this machine, or PORT alone "
+			       "for 127.0.0.1",
+			       address, host, gai_strerror(rc));
 	rc = listen_at(found); /* a name with several addresses: the first one */
 	freeaddrinfo(found);
 	if (rc < 0)

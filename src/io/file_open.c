@@ -88,8 +88,19 @@ static int refuse_errno(const char *path, int rc, struct lc_error *err)
 		return lc_fail(err, rc,
 			       "'%s' does not exist: check the path, and that the device is attached",
 			       path);
+	case EPERM: /* permissions have nothing to do with it: root would get the same */
+		return lc_fail(err, rc,
+			       "it is forbidden to write to '%s', also for root: it is immutable or "
+			       "append-only (lsattr shows that, chattr -i -a ends it), or a policy of the "
+			       "unit or container keeps the device from the server (DeviceAllow=)",
+			       path);
 	case EACCES:
-	case EPERM:
+		if (geteuid() == 0)
+			return lc_fail(err, rc,
+				       "no permission to read and write '%s', although the server runs as "
+				       "root: a security module (SELinux, AppArmor), an NFS server that does "
+				       "not trust root, or the unit or container forbids it; allow it there",
+				       path);
 		return lc_fail(err, rc,
 			       "no permission to read and write '%s': run the server as root or as "
 			       "its owner, or give it access with chown or chmod (the folders above it, too)",

@@ -74,7 +74,7 @@ static int check_different(const struct params *p, struct lc_error *err)
 static int open_ssd(const struct params *p, struct lc_store **ssd, struct lc_error *err)
 {
 	char have[SIZE_TEXT_BYTES], want[SIZE_TEXT_BYTES];
-	struct stat st;
+	struct stat st = {0};
 	int rc;
 
 	*ssd = NULL;
@@ -97,10 +97,12 @@ static int open_ssd(const struct params *p, struct lc_store **ssd, struct lc_err
 	if (p->cache_size_bytes && p->cache_size_bytes != (*ssd)->size_bytes) {
 		rc = lc_fail(err, -EINVAL,
 			     "cache=%s exists with a size of %s (%" PRIu64 " bytes), not "
-			     "cache-size=%s: leave out cache-size=, or remove the file once it "
-			     "holds nothing of value",
+			     "cache-size=%s: leave out cache-size=%s",
 			     p->cache_path, size_text(have, (*ssd)->size_bytes), (*ssd)->size_bytes,
-			     size_text(want, p->cache_size_bytes));
+			     size_text(want, p->cache_size_bytes),
+			     S_ISBLK(st.st_mode) ?
+				     ", which is for files" :
+				     ", or remove the file once it holds nothing of value");
 		lc_store_close(*ssd);
 		*ssd = NULL;
 	}
@@ -135,7 +137,7 @@ static int decide(const struct params *p, const struct lc_store *ssd, const stru
 		  struct lc_error *err)
 {
 	u64 min = lc_cache_min_bytes(p->format_options.segment_bytes);
-	char have[SIZE_TEXT_BYTES], least[SIZE_TEXT_BYTES];
+	char have[SIZE_TEXT_BYTES], least[SIZE_TEXT_BYTES], segment[SIZE_TEXT_BYTES];
 
 	if (f->content == CONTENT_LOGCACHE && p->format != PARAMS_FORMAT_FORCE)
 		return 0;
@@ -154,9 +156,9 @@ static int decide(const struct params *p, const struct lc_store *ssd, const stru
 	if (ssd && ssd->size_bytes < min)
 		return lc_fail(err, -ENOSPC,
 			       "cache=%s is too small: it has %s, the least is %s with "
-			       "segment-size=%" PRIu32 "; give a larger one%s",
-			       p->cache_path, size_text(have, ssd->size_bytes),
-			       size_text(least, min), p->format_options.segment_bytes,
+			       "segment-size=%s; give a larger one%s",
+			       p->cache_path, size_text(have, ssd->size_bytes), size_text(least, min),
+			       size_text(segment, p->format_options.segment_bytes),
 			       p->format_options.segment_bytes > LC_SEGMENT_MIN_BYTES ?
 				       ", or a smaller segment-size=" :
 				       "");

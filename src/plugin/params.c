@@ -164,14 +164,15 @@ static int set_backing(struct params *p, const char *key, const char *value)
 	char text[NAME_TEXT_BYTES];
 	struct lc_error err = {""};
 
-	/* First of all: a URI that has a password in it is not repeated. */
-	if (lc_is_uri(value) && lc_nbd_check_uri(value, &err) < 0) {
-		nbdkit_error("%s=: the URI of an NBD server is not right: %s", key, err.text);
-		return -1;
-	}
 	if (p->nr_volumes == 0)
 		p->nr_volumes = 1; /* its name is empty */
 	v = &p->volumes[p->nr_volumes - 1];
+	/* First of all: a URI that has a password in it is not repeated, so the volume says which one it is. */
+	if (lc_is_uri(value) && lc_nbd_check_uri(value, &err) < 0) {
+		nbdkit_error("%s= of %s: the URI of an NBD server is not right: %s", key,
+			     name_text(text, v->name), err.text);
+		return -1;
+	}
 	if (v->backing_path) {
 		nbdkit_error("%s=%s: %s has %s=%s already: to begin another volume, put volume=NAME "
 			     "before it",
@@ -479,7 +480,7 @@ static int check_nbd(const struct params *p)
 static int check_cache(const struct params *p)
 {
 	u64 min = lc_cache_min_bytes(p->format_options.segment_bytes);
-	char s[SIZE_TEXT_BYTES];
+	char size[SIZE_TEXT_BYTES], least[SIZE_TEXT_BYTES], segment[SIZE_TEXT_BYTES];
 
 	for (unsigned i = 0; !p->cache_path && i < NR_KEYS; i++) {
 		unsigned useless = p->control_path ? KEY_CACHE : KEY_CACHE | KEY_LATER;
@@ -492,9 +493,13 @@ static int check_cache(const struct params *p)
 		return -1;
 	}
 	if (p->cache_size_bytes && p->cache_size_bytes < min) {
-		nbdkit_error("cache-size=%" PRIu64 ": too small: the least is %s with "
-			     "segment-size=%" PRIu32,
-			     p->cache_size_bytes, size_text(s, min), p->format_options.segment_bytes);
+		nbdkit_error("cache-size=%s: too small: the least is %s with segment-size=%s; give a "
+			     "larger one%s",
+			     size_text(size, p->cache_size_bytes), size_text(least, min),
+			     size_text(segment, p->format_options.segment_bytes),
+			     p->format_options.segment_bytes > LC_SEGMENT_MIN_BYTES ?
+				     ", or a smaller segment-size=" :
+				     "");
 		return -1;
 	}
 	if (p->settings.dirty_low_percent > p->settings.dirty_high_percent) {

@@ -179,6 +179,8 @@ def metrics_over_tcp(env):
     assert not os.path.exists(env.path("cache2"))
     said = env.refused(f"backing={other}", "metrics=192.0.2.1:9811")
     assert "metrics=192.0.2.1:9811" in said, said
+    said = env.refused(f"backing={other}", "metrics=no..host:9811")
+    assert "metrics=no..host:9811" in said and "give a name or address of this machine" in said, said
     for form in (f":{port}", f"localhost:{port}", f"0.0.0.0:{port}"):
         server = env.serve(metrics=form, control=env.path("ctl"), **files)
         assert tcp(port, "GET", "/metrics")[0] == 200

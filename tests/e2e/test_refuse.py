@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 
+from devices import loop_device, need_root, run
 from harness import M, Skip, case, file_hash, pick
 from superblock import AT_INCOMPAT, AT_VERSION, patch, spoil
 
@@ -162,7 +163,9 @@ def required_parameters(env):
 def uri(env):
     cache, backing = blank_cache(env), backing_file(env)
     # What a backing store may be is in test_remote.py.
-    refused(env, f"cache={cache}", "backing=https://host/disk", says=("nbd://",))
+    refused(env, f"cache={cache}", "backing=https://host/disk", says=("backing= of the default export: .*nbd://",))
+    refused(env, f"cache={cache}", "volume=a", f"backing={backing}", "volume=b", "backing=nbd://me:secret@host/disk",
+            says=("backing= of volume 'b': .*password",))
     refused(env, "cache=nbd://localhost", f"backing={backing}", says=("cache=:", "path", "backing="))
 
 
@@ -190,6 +193,19 @@ def neither_file_nor_device(env):
     refused(env, f"cache={env.folder}", f"backing={backing}", says=(env.folder, "directory"))
     refused(env, f"cache={cache}", f"backing={env.folder}", says=(env.folder, "directory"))
     refused(env, f"cache={cache}", "backing=/dev/zero", says=("/dev/zero", "character device"))
+
+
+@case()
+def forbidden_to_root(env):
+    """Who is root already is not told to become root."""
+    need_root()
+    cache, backing = blank_cache(env), backing_file(env)
+    run("chattr", "+i", backing)
+    try:
+        text = env.refused(f"cache={cache}", f"backing={backing}")
+    finally:
+        run("chattr", "-i", backing)
+    assert "immutable" in text and "as root" not in text, text
 
 
 @case()
@@ -271,7 +287,15 @@ def in_use(env):
 def other_size(env):
     cache, backing = blank_cache(env), backing_file(env)
     refused(env, f"cache={cache}", f"backing={backing}", "cache-size=16M",
-            says=(cache, "8M", "16M", "leave out cache-size="))
+            says=(cache, "8M", "16M", "leave out cache-size=, or remove the file"))
+
+
+@case()
+def other_size_of_a_device(env):
+    backing, device = backing_file(env), loop_device(env, blank_cache(env))
+    text = refused(env, f"cache={device}", f"backing={backing}", "cache-size=16M",
+                   says=(device, "8M", "16M", "leave out cache-size="))
+    assert "remove" not in text, text
 
 
 @case()
@@ -287,7 +311,8 @@ def too_small(env):
                 says=("too small",))
         fresh = env.path(f"fresh-{segment}")
         refused(env, f"cache={fresh}", f"backing={backing}", f"segment-size={segment}",
-                "cache-size=64K", says=("too small", f"least is {least}"))
+                "cache-size=64K",
+                says=(f"cache-size=64K: too small: the least is {least} with segment-size={segment};",))
         server = env.serve(cache=fresh, backing=backing, cache_size=least, segment_size=segment)
         h = server.connect()
         h.pwrite(b"s" * 4096, 0)
