@@ -124,3 +124,9 @@ void control_stop(struct control *c)
 		worker_destroy(&c->worker);
 	release(c);
 }
+
+void control_abandon(struct control *c)
+{
+	if (c)
+		unix_socket_abandon(&c->socket);
+}

@@ -10,6 +10,7 @@
  *	after_fork	control_start(): threads do not survive a fork
  *	cleanup		control_finish_jobs(), drain if wanted (status goes on being answered meanwhile),
  *			control_stop()
+ *	exit()		control_abandon(): of a start that failed nothing else is called
  *
  * Threads
  *
@@ -73,5 +74,11 @@ void control_finish_jobs(struct control *c, bool drain);
 
 /* Answer no more, remove the socket, release everything. C may be NULL. Before the cache is closed. */
 void control_stop(struct control *c);
+
+/*
+ * The process ends without having come to control_stop(): remove the socket, unless a child of this process serves it. Nothing
+ * else is touched, as other threads may still use it. C may be NULL.
+ */
+void control_abandon(struct control *c);
 
 #endif

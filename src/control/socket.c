@@ -100,6 +100,7 @@ static int remove_stale(const struct sockaddr_un *addr, struct lc_error *err)
 
 static int bind_and_listen(struct unix_socket *s, const struct sockaddr_un *addr, struct lc_error *err)
 {
+	struct stat st;
 	mode_t before;
 	int rc;
 
@@ -112,7 +113,12 @@ static int bind_and_listen(struct unix_socket *s, const struct sockaddr_un *addr
 	umask(before);
 	if (rc == 0)
 		rc = listen(s->fd, BACKLOG);
-	if (rc == -1) {
+	if (rc == 0)
+		rc = lstat(s->path, &st);
+	if (rc == 0) {
+		s->dev = st.st_dev;
+		s->ino = st.st_ino;
+	} else {
 		rc = lc_fail(err, -errno, "control=%s: %s", s->path, strerror(errno));
 		close(s->fd);
 		s->fd = -1;
@@ -151,20 +157,43 @@ int unix_socket_open(struct unix_socket *s, const char *path, struct lc_error *e
 	return rc;
 }
 
-void unix_socket_close(struct unix_socket *s)
+/* With the lock in hand. Best effort: after a change of user the folder may not be ours. The next server replaces them. */
+static void remove_files(const struct unix_socket *s)
 {
 	char name[LOCK_PATH_BYTES];
+	struct stat st;
 
-	if (s->lock_fd == -1)
-		return;
-	/* Best effort: after a change of user the folder may not be ours. The next server replaces them. */
-	unlink(s->path);
+	if (lstat(s->path, &st) == 0 && st.st_dev == s->dev && st.st_ino == s->ino)
+		unlink(s->path);
 	lock_path(name, s->path);
 	unlink(name);
+}
+
+void unix_socket_close(struct unix_socket *s)
+{
+	if (s->lock_fd == -1)
+		return;
+	remove_files(s);
 	if (s->fd != -1)
 		close(s->fd);
 	close(s->lock_fd); /* last: until then nobody else comes near */
 	s->fd = s->lock_fd = -1;
+}
+
+void unix_socket_abandon(struct unix_socket *s)
+{
+	struct lc_error err;
+
+	if (s->lock_fd == -1)
+		return;
+	/* The lock belongs to the open file: who has inherited it still holds it, and we cannot take it again. */
+	close(s->lock_fd);
+	s->lock_fd = take_lock(s->path, &err);
+	if (s->lock_fd < 0)
+		return;
+	remove_files(s);
+	close(s->lock_fd);
+	s->lock_fd = -1;
 }
 
 /* --- TCP --- */

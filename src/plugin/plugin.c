@@ -83,14 +83,23 @@ static void plugin_load(void)
 	params.settings.waits_since = request_waits_since;
 }
 
-/* Also after a start that failed, and after --dump-plugin, which never comes to get_ready. */
+/* Also after --dump-plugin, which never comes to get_ready. */
 static void plugin_unload(void)
 {
-	control_stop(control); /* the same, if the start failed later */
+	control_stop(control); /* both empty after plugin_cleanup; nobody could be told otherwise */
 	control = NULL;
-	(void)served_close(&served); /* empty after plugin_cleanup; nobody could be told otherwise */
+	(void)served_close(&served);
 	params_free(&params);
 	requests_fini();
+}
+
+/*
+ * nbdkit calls exit() and nothing else when a start fails, be it get_ready or after_fork, or that it cannot make its own socket
+ * or pid file in between. The parent of a server that went into the background comes here as well; its child has the lock.
+ */
+static void __attribute__((destructor)) plugin_exit(void)
+{
+	control_abandon(control);
 }
 
 static int plugin_config(const char *key, const char *value)

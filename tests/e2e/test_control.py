@@ -43,6 +43,23 @@ def stale_socket(env):
 
 
 @case()
+def refused_start_leaves_no_socket(env):
+    """nbdkit calls nothing of ours when a start fails, be it in the plugin or between its callbacks; the next one found a
+    socket, and spoke of a killed server."""
+    backing = env.make_file("backing", 8 * M)
+    for options, args in ((("-U", "-"), (f"cache={backing}",)),
+                          (("-U", backing), ()),
+                          (("-U", "-", "-P", "/absent/pid"), ()),
+                          (("-f", "-U", "-", "-P", "/absent/pid"), ())):
+        done = subprocess.run(["nbdkit", *options, harness.MODULE, backing, f"control={env.path('ctl')}", *args],
+                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60,
+                              check=False, text=True, env=harness.ENVIRONMENT)
+        # In the background what fails after the fork is between nbdkit and its pid file.
+        wait_until(lambda: sorted(os.listdir(env.folder)) == ["backing"], f"{options} left a socket", 30)
+        assert "replacing the socket" not in done.stdout, done.stdout
+
+
+@case()
 def live_socket(env):
     """One that is in use is refused, before anything else is touched."""
     server, control, _ = serve(env)
