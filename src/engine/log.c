@@ -102,17 +102,30 @@ int lc_log_start(struct lc_log *l, struct lc_error *err)
 int lc_log_stop(struct lc_log *l)
 {
 	struct lc_core *c = l->core;
+	bool told = false;
 	u64 deadline_ns;
+	u32 patience_ms;
 	int err;
 
 	if (!l->started)
 		return 0;
 	lc_mutex_lock(&c->lock);
-	deadline_ns = lc_now_ns() + c->settings.stall_timeout_ms * LC_NS_PER_MS;
+	patience_ms = c->settings.stall_timeout_ms;
+	deadline_ns = lc_now_ns() + patience_ms * LC_NS_PER_MS;
 	/* A log that has failed gets its chance to be reissued. */
-	while ((err = lc_log_commit(l, lc_log_newest_seq(l))) && lc_now_ns() < deadline_ns)
+	while ((err = lc_log_commit(l, lc_log_newest_seq(l))) && lc_now_ns() < deadline_ns) {
+		if (!told) {
+			lc_mutex_unlock(&c->lock);
+			lc_log(LC_LOG_WARNING,
+			       "%s: the end of the log cannot be written: %s; trying again for up to %u s "
+			       "(stall-timeout)",
+			       c->ssd->name, strerror(-err), patience_ms / 1000);
+			lc_mutex_lock(&c->lock);
+			told = true;
+		}
 		lc_cond_wait(&l->progress, &c->lock,
 			     lc_now_ns() + c->settings.retry_ms * LC_NS_PER_MS);
+	}
 	l->stop = true;
 	lc_log_wake(l);
 	lc_log_unlock(l);

@@ -204,6 +204,29 @@ def ssd(env):
         assert len(lines(s, store.path)) <= 12, s.log()
 
 
+@case()
+def ssd_at_the_end(env):
+    """The log cannot be closed: it is said what is waited for and how long, and then that it was in vain."""
+    store, _, files = failing_ssd(env)
+    server = env.serve(**files)
+    h = server.connect()
+    h.pwrite(b"f" * 4 * K, 0)
+    h.flush()
+    store.fail()
+    h.pwrite(b"l" * 4 * K, 1 * M)
+    h.shutdown()
+    server.stop()
+    waits = server.log().find(f"{store.path}: the end of the log cannot be written: Input/output error; trying again "
+                              "for up to 1 s (stall-timeout)")
+    assert 0 < waits < server.log().find("could not close cache"), server.log()
+    store.heal()
+    server = env.serve(**files)
+    h = server.connect()
+    assert h.pread(4 * K, 0) == b"f" * 4 * K, "what was flushed is lost"
+    h.shutdown()
+    server.stop()
+
+
 @case(quick=False)
 def ssd_flushes_alone(env):
     """Writes succeed and the flush does not: nothing was promised, so nothing may be."""
