@@ -102,6 +102,12 @@ int control_start(struct control *c, const struct control_config *config, struct
 	return rc;
 }
 
+void control_set_phase(struct control *c, enum control_phase phase)
+{
+	if (c)
+		__atomic_store_n(&c->phase, phase, __ATOMIC_RELAXED);
+}
+
 void control_finish_jobs(struct control *c, bool drain)
 {
 	if (c && c->started)

@@ -35,6 +35,13 @@ struct control;
 /* What to do with what is on an SSD that is to be attached: as format= of the plugin. */
 enum control_format { CONTROL_FORMAT_AUTO, CONTROL_FORMAT_NO, CONTROL_FORMAT_FORCE };
 
+/* What the status says of the server as a whole. */
+enum control_phase {
+	CONTROL_SERVING,
+	CONTROL_WAITING,  /* it was asked to end, and waits for its clients */
+	CONTROL_DRAINING, /* it ends, and writes everything back before */
+};
+
 /* What the server serves; strings and the cache outlive the control interface. */
 struct control_config {
 	const char *version;
@@ -65,6 +72,9 @@ int control_listen(const char *socket_path, const char *metrics_address, struct 
 
 /* Start to answer. On failure nobody answers, and control_stop() is still to be called. CONFIG is copied. */
 int control_start(struct control *c, const struct control_config *config, struct lc_error *err);
+
+/* Any thread, before control_stop(). C may be NULL. */
+void control_set_phase(struct control *c, enum control_phase phase);
 
 /*
  * No job can be started from now on. One that runs is waited for if DRAIN, as a drain will be waited for by

@@ -22,6 +22,7 @@ struct control {
 	bool worker_runs;
 	struct jobs jobs;
 	struct lc_mutex settings_lock; /* one change after another; never held while a disk is waited for */
+	enum control_phase phase; /* atomic */
 	u64 started_ns;
 	int64_t started_s; /* of the wall clock */
 };

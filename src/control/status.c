@@ -286,9 +286,17 @@ void volume_get(struct exchange *x)
 
 static json_t *server(struct control *c)
 {
-	return json_pack("{s:s, s:I, s:o, s:f, s:I}", "version", c->config.version, "pid",
-			 (json_int_t)getpid(), "started", json_wall_time(c->started_s),
-			 "uptime_seconds", (lc_now_ns() - c->started_ns) / 1e9, "resident_bytes",
+	static const char *const phases[] = {
+		[CONTROL_SERVING] = "serving",
+		[CONTROL_WAITING] = "waiting",
+		[CONTROL_DRAINING] = "draining",
+	};
+
+	return json_pack("{s:s, s:I, s:s, s:o, s:f, s:I}", "version", c->config.version, "pid",
+			 (json_int_t)getpid(), "phase",
+			 phases[__atomic_load_n(&c->phase, __ATOMIC_RELAXED)], "started",
+			 json_wall_time(c->started_s), "uptime_seconds",
+			 (lc_now_ns() - c->started_ns) / 1e9, "resident_bytes",
 			 (json_int_t)resident_bytes());
 }
 

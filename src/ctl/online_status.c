@@ -25,11 +25,16 @@ static const char *percent_text(char text[TEXT_BYTES], const json_t *o, const ch
 static void show_server(const json_t *st)
 {
 	char uptime[TEXT_BYTES], memory[TEXT_BYTES];
+	const char *phase = text_of(st, "server.phase");
 
 	printf("server     logcache %s, process %.0f, up %s, %s of RAM\n",
 	       text_of(st, "server.version"), number_of(st, "server.pid"),
 	       duration_text(uptime, number_of(st, "server.uptime_seconds")),
 	       bytes_text(memory, number_of(st, "server.resident_bytes")));
+	if (strcmp(phase, "waiting") == 0)
+		printf("ENDING     it was asked to end, and waits for its clients to disconnect\n");
+	if (strcmp(phase, "draining") == 0)
+		printf("ENDING     it writes everything back before\n");
 }
 
 static void show_map(const json_t *st)

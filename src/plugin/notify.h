@@ -11,7 +11,7 @@
 
 /*
  * Send LINES ("READY=1\nSTATUS=..."); what is cut at 256 bytes was too long. Does nothing where nobody asked for it, and a
- * service manager that does not listen is no reason to fail. Before there are threads, or after them.
+ * service manager that does not listen is no reason to fail. Any thread.
  */
 void notify_systemd(const char *lines, ...) __attribute__((format(printf, 1, 2)));
 

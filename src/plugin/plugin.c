@@ -49,6 +49,7 @@
 #include "params.h"
 #include "report.h"
 #include "request.h"
+#include "shutdown.h"
 #include "size.h"
 
 #define THREAD_MODEL NBDKIT_THREAD_MODEL_PARALLEL
@@ -63,6 +64,7 @@ static struct params params;
 static struct served served;
 static struct report report;
 static struct control *control; /* NULL: none is wanted */
+static struct shutdown ending;
 
 /*
  * lc_settings.abandoned: nbdkit ends a sleep, also one of no time at all, when the connection that this
@@ -219,6 +221,11 @@ static int plugin_after_fork(void)
 	/* Nor is this one. */
 	if (start_control(&err) < 0)
 		lc_log(LC_LOG_ERROR, "%s", err.text);
+	/* And without this one, the end is silent. */
+	rc = shutdown_start(&ending, served.cache, control, &params.drain_on_exit);
+	if (rc < 0)
+		lc_log(LC_LOG_WARNING, "the end will be silent: cannot start a thread: %s",
+		       strerror(-rc));
 	/* nbdkit listens already. */
 	notify_systemd("READY=1\nSTATUS=serving");
 	return 0;
@@ -242,7 +249,11 @@ static void drain(void)
 	lc_log(LC_LOG_INFO, "writing everything back to %s before exit",
 	       backings_text(text, sizeof text));
 	rc = lc_cache_drain(served.cache);
-	if (rc < 0)
+	if (rc == -ECANCELED)
+		lc_log(LC_LOG_INFO,
+		       "on-exit was set to keep: the rest stays in %s, for the next start",
+		       served.ssd->name);
+	else if (rc < 0)
 		lc_log(LC_LOG_ERROR,
 		       "could not write everything back to %s: %s; the rest stays in "
 		       "%s, start again to retry",
@@ -259,6 +270,8 @@ static void plugin_cleanup(void)
 		return;
 	notify_systemd("STOPPING=1\nSTATUS=closing");
 	drain_wanted = __atomic_load_n(&params.drain_on_exit, __ATOMIC_RELAXED);
+	if (drain_wanted)
+		shutdown_draining(&ending); /* from here on: a job that drains is waited for as well */
 	control_finish_jobs(control, drain_wanted);
 	requests_tell_rest();
 	has_ssd = served.ssd;
@@ -266,6 +279,7 @@ static void plugin_cleanup(void)
 		snprintf(cache, sizeof cache, "%s", served.ssd->name);
 	if (drain_wanted && has_ssd)
 		drain();
+	shutdown_stop(&ending);
 	control_stop(control);
 	control = NULL;
 	report_stop(&report);
@@ -378,11 +392,13 @@ static void *plugin_open(int readonly)
 	}
 	c->served = v;
 	lc_client_begin(v->volume, &c->client);
+	shutdown_client(&ending, true);
 	return c;
 }
 
 static void plugin_close(void *handle)
 {
+	shutdown_client(&ending, false);
 	free(handle);
 }
 

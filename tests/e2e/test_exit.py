@@ -7,8 +7,10 @@ import time
 
 import nbd
 
+from control import Control
 from harness import K, M, Refused, case, file_hash, pick
 from remote import Remote, nbdkit
+from test_ctl import ctl
 from test_io import one_request, random_content, read_all
 
 
@@ -73,16 +75,20 @@ def requests_after_sigterm(env):
     """A server that was asked to end lives as long as it has a client, answers every request with an error, and then ends in
     good order: what was flushed before is there."""
     files = {"cache": env.path("cache"), "backing": env.make_file("backing", 8 * M), "writeback": "off"}
-    server = env.serve(cache_size=8 * M, **files)
+    server = env.serve(cache_size=8 * M, control=env.path("ctl"), **files)
+    control = Control(env.path("ctl"))
     h = server.connect()
     h.pwrite(b"f" * 4096, 0)
     h.flush()
+    assert control.status()["server"]["phase"] == "serving"
     # A thread of nbdkit's that is on its way to the next request when it is asked to end does not begin to wait for it. On a busy
     # machine that can be all of them, and the connection ends.
     while not all_asleep(server):
         time.sleep(0.1)
     server.terminate()
-    time.sleep(1)
+    server.wait_log("asked to end: waiting for 1 connection to be closed")
+    assert control.status()["server"]["phase"] == "waiting"
+    assert "waits for its clients" in ctl(control, "status")
     assert server.process.poll() is None, "it ended below its client"
     for request in (lambda: h.pread(4096, 0), lambda: h.pwrite(b"n" * 4096, 0), h.flush):
         try:
@@ -169,6 +175,33 @@ def writes_that_wait_at_sigterm_do_not_hold_it_up(env):
     results = sigterm_while_writes_wait(env, thaw=False, client_timeout=1, backing_timeout=5)
     assert set(results.values()) == {0, errno.ESHUTDOWN}, results
     assert "or the server is to end" in env.servers[0].log(), env.servers[0].log()
+
+
+@case(quick=False)
+def drain_is_watched_and_ended(env):
+    """The log and the status tell how far the draining at the end is; who does not want to wait for it says so."""
+    remote = Remote(env, nbdkit("memory", "8M"))
+    files = {"cache": env.path("cache"), "backing": remote.uri, "backing_fence": 0}
+    server = env.serve(cache_size=8 * M, writeback="off", on_exit="drain", control=env.path("ctl"), **files)
+    control = Control(env.path("ctl"))
+    h = server.connect()
+    h.pwrite(b"d" * M, 1 * M)
+    h.shutdown()
+    remote.freeze()
+    server.terminate()
+    server.wait_log(r"writing everything back: 1M of 1M left after 1\d s")
+    assert control.status()["server"]["phase"] == "draining"
+    assert "writes everything back before" in ctl(control, "status")
+    control.change(on_exit="keep")
+    server.wait_log("on-exit was set to keep: the rest stays in")
+    remote.thaw()
+    server.wait_stopped()
+    server = env.serve(**files)
+    assert "records found after a clean shutdown" in server.log(), server.log()
+    h = server.connect()
+    assert h.pread(M, 1 * M) == b"d" * M
+    h.shutdown()
+    server.stop()
 
 
 @case()
