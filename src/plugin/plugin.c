@@ -242,22 +242,34 @@ static const char *backings_text(char *text, size_t n)
 
 static void drain(void)
 {
-	char text[32];
+	const char *cache = served.ssd->name;
+	char text[32], lost[LC_COUNT_BYTES];
+	struct lc_error why;
+	struct lc_stats st;
 	int rc;
 
 	notify_systemd("STATUS=writing everything back");
 	lc_log(LC_LOG_INFO, "writing everything back to %s before exit",
 	       backings_text(text, sizeof text));
 	rc = lc_cache_drain(served.cache);
-	if (rc == -ECANCELED)
+	lc_cache_stats(served.cache, &st);
+	if (rc == -ECANCELED) {
 		lc_log(LC_LOG_INFO,
-		       "on-exit was set to keep: the rest stays in %s, for the next start",
-		       served.ssd->name);
-	else if (rc < 0)
+		       "on-exit was set to keep: the rest stays in %s, for the next start", cache);
+	} else if (rc < 0) {
+		lc_cache_drain_error(served.cache, rc, &why);
 		lc_log(LC_LOG_ERROR,
-		       "could not write everything back to %s: %s; the rest stays in "
-		       "%s, start again to retry",
-		       backings_text(text, sizeof text), strerror(-rc), served.ssd->name);
+		       "could not write everything back: %s; the rest stays in %s, start again to retry",
+		       why.text, cache);
+	} else if (st.bad_blocks) {
+		lc_log(LC_LOG_ERROR,
+		       "could not write everything back: %s has %s, where the backing stores have what was "
+		       "there before; logcachectl dump tells which",
+		       cache, lc_count_text(lost, st.bad_blocks, "lost block"));
+	} else {
+		lc_log(LC_LOG_INFO, "everything is written back to %s",
+		       backings_text(text, sizeof text));
+	}
 }
 
 static void plugin_cleanup(void)

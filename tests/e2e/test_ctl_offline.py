@@ -298,12 +298,13 @@ def damaged_blocks(env):
     unchanged(image.cache, "repair", image.cache, says=("nothing to repair",))
     assert ctl("drain", "--offline", *image.arguments(), status=1, says=("1 block cannot be read .* and is lost",)) == ""
     # Nor does a server's drain claim that all is well
-    image.serve(control=env.path("ctl"))
+    image.serve(control=env.path("ctl"), on_exit="drain")
     socket = ("-s", env.path("ctl"))
     ctl("drain", "--wait", *socket, status=1, says=("drain done after", "1 block cannot be read .* and is lost"))
     ctl("status", *socket, says=("drain done, but for 1 lost block\n",))
     assert re.search("drain done: .*; but it has 1 lost block,", image.server.log())
     image.stop()
+    assert re.search("could not write everything back: .* has 1 lost block,", image.server.log())
     unchanged(image.cache, "check", image.cache, status=1,
               says=(r"lost: volume \(default\), block 8 .*lost earlier",))
     assert [e["block"] for e in dump(image.cache)["lost_blocks"]] == [8]

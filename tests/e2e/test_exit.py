@@ -55,6 +55,7 @@ def drain_with_a_connection_open(env):
     except nbd.Error:
         pass  # the server was first
     server.wait_stopped()
+    assert f"everything is written back to {backing}" in server.log(), server.log()
     with open(backing, "rb") as f:
         f.seek(1 * M)
         assert f.read(4096) == b"d" * 4096

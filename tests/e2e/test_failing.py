@@ -140,7 +140,8 @@ def drain_that_fails(env):
     h.shutdown()
     store.fail()
     server.stop()
-    assert "could not write everything back" in server.log(), server.log()
+    assert f"could not write everything back: volume (default), {store.path}: Input/output error;" in server.log(), \
+        server.log()
     store.heal()
     server = env.serve(**files)
     h = server.connect()
