@@ -190,7 +190,7 @@ int lc_read(struct lc_volume *v, void *buf, u32 len_bytes, u64 offset_bytes);
 /*
  * When it returns 0 the data is visible to every reader; it is durable after a later lc_flush or with
  * LC_FUA. On failure any part of the range may have been written, sector by sector. BUF must not change before it
- * returns: the checksum is taken of what it held a moment before the copy.
+ * returns: the checksum is taken of what it held a moment before the copy, and a recovery cuts the log at a record that is wrong.
  * -ESHUTDOWN: given up, see lc_settings.abandoned.
  */
 int lc_write(struct lc_volume *v, const void *buf, u32 len_bytes, u64 offset_bytes, unsigned flags);
