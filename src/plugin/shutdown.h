@@ -5,7 +5,7 @@
  *	phase		ends when				who waits
  *	serving		nbdkit was asked to end
  *	waiting		the last client has disconnected	nbdkit, before it calls cleanup
- *	draining	everything is written back, or		cleanup, in shutdown_drain()
+ *	draining	everything is written back, or		cleanup, until shutdown_stop()
  *			on-exit is no longer drain
  *
  * A thread of its own says so. It has nothing to do, and does not run, while there is no client. Otherwise it asks nbdkit once a
