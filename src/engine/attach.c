@@ -180,7 +180,7 @@ static int sample_volume(struct lc_cache *c, struct lc_volume *v, u64 which, voi
 			 struct lc_error *err)
 {
 	struct lc_volume_entry *e = &c->core.meta.volumes[v->id];
-	int ret = lc_samples_read(v->backing, v->size_bytes, which, scratch, e->samples, NULL);
+	int ret = lc_samples_read(v->backing, v->size_bytes, which, scratch, e->samples);
 
 	return ret ? lc_fail(err, ret, "%s: cannot be read: %s; check it, and the kernel's log",
 			     v->backing->name, strerror(-ret)) :

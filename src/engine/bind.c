@@ -41,40 +41,42 @@ struct explained {
 	u64 zeroed; /* the rest of them: zeros, or a part is; but nothing else */
 };
 
-/* Samples that a record above the tail has a copy of. A sweep may have written that, even if it was superseded since. */
-static u64 logged(const struct lc_core *core, const struct lc_volume_entry *e)
+/*
+ * Samples that a record above the tail has a copy of. A sweep may have written that, even if it was superseded since. One look at
+ * the records for all volumes: there may be millions of them.
+ */
+static void find_logged(struct lc_cache *c)
 {
-	const struct lc_ring *ring = &core->ring;
-	u64 which = 0;
+	const struct lc_ring *ring = &c->core.ring;
 
-	if (!dirty_blocks_of(ring, e->id))
-		return 0; /* nothing is above the tail */
+	memset(c->logged, 0, sizeof c->logged);
 	for (u64 id = ring->tail_id + 1;
 	     id <= ring->head_id && !LC_MUTANT(superseded_was_not_written); id++) {
+		u64 last_seq = lc_ring_segment(ring, id)->last_seq;
 		u32 first = lc_ring_first_slot(ring, id);
 
 		for (u32 i = 0; i < ring->segment_blocks; i++) {
 			u64 key = lc_index_slot(&ring->index, first + i)->key;
+			const struct lc_volume_entry *e = &c->core.meta.volumes[lc_key_volume(key)];
 
-			if (lc_key_type(key) == LC_ENTRY_DATA && lc_key_volume(key) == e->id)
-				which |= lc_samples_in(e->size_bytes, lc_key_block(key), 1);
+			if (lc_key_type(key) == LC_ENTRY_DATA && e->id && last_seq >= e->from_seq)
+				c->logged[e->id] |= lc_samples_in(e->size_bytes, lc_key_block(key),
+								  1);
 		}
 	}
-	return which;
 }
 
-static struct explained explained(const struct lc_core *core, const struct lc_volume_entry *e)
+static struct explained explained(const struct lc_cache *c, const struct lc_volume_entry *e)
 {
-	const struct lc_ring *ring = &core->ring;
-	struct explained x = {.any = logged(core, e) | e->unsure};
+	struct explained x = {.any = c->logged[e->id] | e->unsure};
 
 	for (unsigned i = 0; i < LC_NR_SAMPLES; i++) {
 		u64 block = lc_sample_block(e->size_bytes, i);
 
 		/* A sweep that failed may have written it before it was lost. */
-		if (lc_bad_mask(&core->meta.bad, e->id, block))
+		if (lc_bad_mask(&c->core.meta.bad, e->id, block))
 			x.any |= 1ull << i;
-		if (lc_zeros_cover(&ring->zeros, lc_place(e->id, block)))
+		if (lc_zeros_cover(&c->core.ring.zeros, lc_place(e->id, block)))
 			x.zeroed |= 1ull << i;
 	}
 	if (LC_MUTANT(zeros_explain_all))
@@ -95,7 +97,7 @@ static const struct lc_volume_entry *owner_of(const struct lc_cache *c,
 
 		if (!other->id || other == e || other->size_bytes != e->size_bytes)
 			continue;
-		x = explained(&c->core, other);
+		x = explained(c, other);
 		for (unsigned i = 0; i < LC_NR_SAMPLES; i++)
 			differ |= (u64)(samples[i] != other->samples[i]) << i;
 		if (!(differ & compare & ~x.any & ~x.zeroed))
@@ -116,7 +118,7 @@ static bool is_doubtful(const struct lc_volume_entry *e, struct lc_store *backin
 		u32 samples[LC_NR_SAMPLES];
 
 		/* One that cannot be read may be one that is to be overwritten. */
-		if (lc_samples_read(backing, e->size_bytes, 1ull << i, scratch, samples, NULL) ||
+		if (lc_samples_read(backing, e->size_bytes, 1ull << i, scratch, samples) ||
 		    !memcmp(scratch, lc_zero_block, LC_BLOCK))
 			continue;
 		if (samples[i] == e->samples[i])
@@ -126,13 +128,39 @@ static bool is_doubtful(const struct lc_volume_entry *e, struct lc_store *backin
 	return !blank && !LC_MUTANT(never_in_doubt);
 }
 
+static bool has_zero_sector(const u8 *block)
+{
+	for (const u8 *s = block; s < block + LC_BLOCK; s += LC_SECTOR)
+		if (!s[0] && !memcmp(s, s + 1, LC_SECTOR - 1))
+			return true;
+	return false;
+}
+
+/*
+ * Is each of the samples in WHICH as it was, or zeros, at least in part? What cannot be read is none of another disk's data: a
+ * power cut while it was zeroed may have left it so, and it will be written.
+ */
+static bool may_be_zeroed(const struct lc_volume_entry *e, struct lc_store *backing, u64 which,
+			  void *scratch)
+{
+	for (unsigned i = 0; i < LC_NR_SAMPLES; i++) {
+		u32 samples[LC_NR_SAMPLES];
+
+		if (which & 1ull << i &&
+		    !lc_samples_read(backing, e->size_bytes, 1ull << i, scratch, samples) &&
+		    samples[i] != e->samples[i] && !has_zero_sector(scratch))
+			return false;
+	}
+	return true;
+}
+
 /* Is this the backing store that the table entry is about? */
 static int check_backing(struct lc_cache *c, struct lc_volume_entry *e, struct lc_store *backing,
 			 struct lc_error *err)
 {
 	u64 dirty = dirty_blocks_of(&c->core.ring, e->id);
-	struct explained x = explained(&c->core, e);
-	u64 compare = ~x.any, zeroed;
+	struct explained x = explained(c, e);
+	u64 compare = ~x.any & ~x.zeroed;
 	u32 samples[LC_NR_SAMPLES];
 	void *scratch;
 	const struct lc_volume_entry *owner;
@@ -153,16 +181,17 @@ static int check_backing(struct lc_cache *c, struct lc_volume_entry *e, struct l
 	scratch = lc_alloc(LC_BLOCK);
 	if (!scratch)
 		return lc_fail(err, -ENOMEM, "%s: no memory to check it", backing->name);
-	ret = lc_samples_read(backing, e->size_bytes, compare, scratch, samples, &zeroed);
-	if (!ret && dirty)
+	ret = lc_samples_read(backing, e->size_bytes, compare, scratch, samples);
+	if (!ret && dirty) {
+		same = may_be_zeroed(e, backing, x.zeroed, scratch);
 		doubtful = is_doubtful(e, backing, scratch);
+	}
 	lc_free(scratch, LC_BLOCK);
 	if (ret)
 		return lc_fail(err, ret, "%s: cannot be read: %s; check it, and the kernel's log",
 			       backing->name, strerror(-ret));
 	for (unsigned i = 0; i < LC_NR_SAMPLES; i++)
-		if (compare & 1ull << i && samples[i] != e->samples[i] &&
-		    !(x.zeroed & zeroed & 1ull << i))
+		if (compare & 1ull << i && samples[i] != e->samples[i])
 			same = false;
 	if (same && doubtful && backing->size_bytes > e->size_bytes)
 		return lc_fail(err, -EBUSY,
@@ -182,7 +211,7 @@ static int check_backing(struct lc_cache *c, struct lc_volume_entry *e, struct l
 		       lc_volume_shown(e->name));
 	if (same)
 		return 0;
-	owner = owner_of(c, e, samples, compare & ~x.zeroed);
+	owner = owner_of(c, e, samples, compare);
 	if (dirty && owner)
 		return lc_fail(err, -EBUSY,
 			       "%s: is not the backing store of volume %s, for which the cache %s holds %llu "
@@ -355,22 +384,37 @@ static int bind_volume(struct lc_cache *c, struct lc_volume *v, bool attach, str
 		ret = v->continued ? 0 : lc_wait_quiet(c, backing, err);
 		if (ret)
 			return ret;
+		/* What can be read there may be in its cache alone, from an earlier life or from somebody else. */
+		ret = LC_MUTANT(sample_without_flush) ? 0 : lc_store_flush(backing);
+		if (ret)
+			return lc_fail(err, ret,
+				       "%s: flush fails: %s; check it, and the kernel's log",
+				       backing->name, strerror(-ret));
 		scratch = lc_alloc(LC_BLOCK);
 		if (!scratch)
 			return lc_fail(err, -ENOMEM, "%s: no memory to read it", backing->name);
 		e->size_bytes = backing->size_bytes;
 		e->unverified = false;
 		e->unsure = 0;
-		ret = lc_samples_read(backing, e->size_bytes, ~0ull, scratch, e->samples, NULL);
+		ret = lc_samples_read(backing, e->size_bytes, ~0ull, scratch, e->samples);
 		lc_free(scratch, LC_BLOCK);
 		if (ret)
 			return lc_fail(err, ret,
 				       "%s: cannot be read: %s; check it, and the kernel's log",
 				       backing->name, strerror(-ret));
 		c->changed[lc_volume_page(e->id)] = true;
+	} else {
+		/*
+		 * What explains that they may be others goes away: records, when the tail passes them; lost blocks, when
+		 * they are overwritten. Then the table has to.
+		 */
+		u64 unsure = e->unsure;
+
+		if (!LC_MUTANT(all_samples_are_sure))
+			unsure |= explained(c, e).any;
+		c->changed[lc_volume_page(e->id)] |= unsure != e->unsure;
+		e->unsure = unsure;
 	}
-	/* What the log has for it may have been written to it, in part, before a crash. */
-	v->touched = e->unsure | logged(&c->core, e);
 	return 0;
 }
 
@@ -438,6 +482,7 @@ int lc_bind_volumes(struct lc_cache *c, bool attach, struct lc_error *err)
 				      core->ssd->name, lc_volume_shown(core->meta.volumes[id].name),
 				      (unsigned long long)core->meta.volumes[id].from_seq,
 				      (unsigned long long)c->recovery.cut_seq);
+	find_logged(c);
 	for (unsigned i = 0; i < c->nr_volumes && !ret; i++)
 		ret = bind_volume(c, &c->volumes[i], attach, err);
 	if (!ret)

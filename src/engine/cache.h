@@ -21,6 +21,7 @@ struct lc_cache {
 	struct lc_writeback writeback;
 	struct lc_recovery recovery;
 	struct lc_volume *by_id[LC_VOLUMES_MAX + 1];
+	u64 logged[LC_VOLUMES_MAX + 1]; /* bind.c: samples of each volume that records above the tail have copies of */
 	bool changed[LC_NR_PAGES]; /* metadata pages to be written at opening */
 	bool rewrite[LC_NR_PAGES]; /* that differ from what is right after a failed detach: write at closing */
 

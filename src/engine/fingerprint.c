@@ -23,23 +23,16 @@ u64 lc_samples_in(u64 size_bytes, u64 block, u32 nr)
 	if (!last) /* all of them are the only block */
 		return block == 0 && nr ? ~0ull : 0;
 	from = first_sample_from(last, block);
+	/* Almost always there is none. Opening asks for each block of the log: it takes no second division. */
+	if (from == LC_NR_SAMPLES || lc_sample_block(size_bytes, from) >= block + nr)
+		return 0;
 	end = first_sample_from(last, block + nr);
-	return from == end ? 0 : ~0ull >> (LC_NR_SAMPLES - (end - from)) << from;
-}
-
-static bool has_zero_sector(const u8 *block)
-{
-	for (const u8 *s = block; s < block + LC_BLOCK; s += LC_SECTOR)
-		if (!s[0] && !memcmp(s, s + 1, LC_SECTOR - 1))
-			return true;
-	return false;
+	return ~0ull >> (LC_NR_SAMPLES - (end - from)) << from;
 }
 
 int lc_samples_read(struct lc_store *s, u64 size_bytes, u64 which, void *scratch,
-		    u32 samples[LC_NR_SAMPLES], u64 *zeroed)
+		    u32 samples[LC_NR_SAMPLES])
 {
-	if (zeroed)
-		*zeroed = 0;
 	for (unsigned i = 0; i < LC_NR_SAMPLES; i++) {
 		u64 at = lc_sample_block(size_bytes, i) * LC_BLOCK;
 		int err;
@@ -53,8 +46,6 @@ int lc_samples_read(struct lc_store *s, u64 size_bytes, u64 which, void *scratch
 		if (size_bytes - at < LC_BLOCK)
 			memset((u8 *)scratch + (size_bytes - at), 0, LC_BLOCK - (size_bytes - at));
 		samples[i] = lc_crc32c(scratch, LC_BLOCK);
-		if (zeroed && has_zero_sector(scratch))
-			*zeroed |= 1ull << i;
 	}
 	return 0;
 }

@@ -26,10 +26,10 @@ u64 lc_sample_block(u64 size_bytes, unsigned i);
 u64 lc_samples_in(u64 size_bytes, u64 block, u32 nr);
 
 /*
- * Read the samples in WHICH of a store as it was when it had SIZE_BYTES, into SAMPLES (indexed by sample). *ZEROED (may be NULL) gets
- * those with a sector, or more, that is all zeros. SCRATCH is one block. 0 or -errno.
+ * Read the samples in WHICH of a store as it was when it had SIZE_BYTES, into SAMPLES (indexed by sample).
+ * SCRATCH is one block, and has the last one then. 0 or -errno.
  */
 int lc_samples_read(struct lc_store *s, u64 size_bytes, u64 which, void *scratch,
-		    u32 samples[LC_NR_SAMPLES], u64 *zeroed);
+		    u32 samples[LC_NR_SAMPLES]);
 
 #endif

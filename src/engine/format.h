@@ -193,7 +193,7 @@ struct lc_volume_entry {
 	u64 from_seq;	 /* entries of this volume in older records are void */
 	/*
 	 * Fingerprint: crcs of sample blocks for this size_bytes. Unsure ones (bit i: sample i) may have been written to since,
-	 * by a sweep that did not come to its end; what was to be written has left the log.
+	 * by a sweep that did not come to its end; what was to be written may have left the log. One that a sweep writes is sure again.
 	 */
 	u32 samples[LC_NR_SAMPLES];
 	u64 unsure;

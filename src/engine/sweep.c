@@ -191,9 +191,8 @@ bool lc_sweep_stopped(struct lc_sweep *sw)
 }
 
 /*
- * Take the samples of the fingerprint anew that were written to: while the store works, and before anything turns clean. What was
- * touched by a turn that failed stays touched, and is known to be unsure when the tail moves. So the tail
- * never has to wait for a store that has nothing to do any more. The belt is empty: its memory is free.
+ * Take the samples of the fingerprint anew that were written to: while the store works, and before anything turns clean.
+ * The belt is empty: its memory is free.
  */
 static int take_samples(struct lc_sweep *sw)
 {
@@ -209,7 +208,7 @@ static int take_samples(struct lc_sweep *sw)
 	lc_mutex_unlock(&c->lock);
 	if (!which)
 		return 0;
-	err = lc_samples_read(v->backing, v->size_bytes, which, sw->memory, samples, NULL);
+	err = lc_samples_read(v->backing, v->size_bytes, which, sw->memory, samples);
 	if (err)
 		return err;
 	lc_mutex_lock(&c->lock);
@@ -217,9 +216,30 @@ static int take_samples(struct lc_sweep *sw)
 		if (which & 1ull << i)
 			entry->samples[i] = samples[i];
 	v->touched &= ~which;
+	entry->unsure &= ~which;
 	v->sampled = true;
 	lc_mutex_unlock(&c->lock);
 	return 0;
+}
+
+/*
+ * The turn has failed, and what it wrote is unsure until it is written again: if it was a flush that failed, not even one that
+ * succeeds later says that what can be read there now is durable. So the tail never has to wait for a store that has nothing
+ * to do any more, nor a turn for a block that cannot be read before another turn has written it.
+ */
+static void doubt_samples(struct lc_sweep *sw)
+{
+	struct lc_core *c = sw->core;
+	struct lc_volume *v = sw->v;
+	struct lc_volume_entry *entry = &c->meta.volumes[v->id];
+
+	lc_mutex_lock(&c->lock);
+	if (v->touched & ~entry->unsure && !LC_MUTANT(all_samples_are_sure)) {
+		entry->unsure |= v->touched;
+		v->sampled = true;
+	}
+	v->touched = 0;
+	lc_mutex_unlock(&c->lock);
 }
 
 bool lc_sweep_flush(struct lc_sweep *sw)
@@ -333,12 +353,14 @@ int lc_sweep_turn(struct lc_sweep *sw, struct lc_volume *v, u64 upto, u64 *writt
 		clean_written(sw);
 		*written = sw->nr_written;
 	}
-	if (sw->error || sw->backing_error)
+	if (sw->error || sw->backing_error) {
 		v->swept = from; /* once more */
-	else if (sw->nr_written >= v->round_blocks)
+		doubt_samples(sw);
+	} else if (sw->nr_written >= v->round_blocks) {
 		v->swept = bottom;
-	else
+	} else {
 		v->round_blocks -= sw->nr_written;
+	}
 	lc_mutex_lock(&c->lock);
 	c->stats.rounds += from == bottom && sw->nr_written;
 	c->stats.writeback_ns += lc_now_ns() - began_ns;

@@ -178,7 +178,7 @@ static void write_run(struct lc_sweep *sw, struct lc_run *r)
 	struct lc_core *c = sw->core;
 	struct lc_volume *v = sw->v;
 	struct lc_piece *pieces = &sw->pieces[r->frame];
-	u64 samples = lc_samples_in(v->size_bytes, r->block, r->nr);
+	u64 samples = 0;
 	int err;
 
 	for (u32 i = 0; i < r->nr; i++) {
@@ -187,6 +187,9 @@ static void write_run(struct lc_sweep *sw, struct lc_run *r)
 			err = lose_piece(sw, &pieces[i], r->block + i);
 		if (err)
 			sw->error = err;
+		/* What is lost is not written: if its sample is unsure it stays so. */
+		if (!pieces[i].bad)
+			samples |= lc_samples_in(v->size_bytes, r->block + i, 1);
 	}
 	lc_mutex_lock(&c->lock);
 	for (u32 i = 0; i < r->nr; i++) {

@@ -54,12 +54,12 @@ struct lc_volume {
 	struct lc_ranges ranges;
 	struct lc_busy reads;
 	/*
-	 * Samples of the fingerprint that something may have been written to on the backing store since they were taken (bit i: sample
-	 * i): by write-back, also that of an earlier life, which takes them anew after the flush of each turn; or straight, while a
-	 * cache is being attached.
+	 * Samples of the fingerprint that something was written to on the backing store since they were taken (bit i: sample i): by
+	 * write-back, which takes them anew after the flush of each turn, or finds that it is unsure of them (sweep.c); or straight, while
+	 * a cache is being attached.
 	 */
 	u64 touched;
-	bool sampled; /* the table has others by now than its page on the SSD */
+	bool sampled; /* the table says something else of them by now than its page on the SSD */
 	/* Write-back's. */
 	u64 swept;	  /* the elevator's position: places up to here are done in this round */
 	u64 round_blocks; /* its round ends at the latest when so many more are written */

@@ -13,21 +13,17 @@
 /* --- the tail (I3) --- */
 
 /*
- * The samples that the turns of a volume have taken anew, and which are not sure: durable before the tail moves. Until then an entry
- * above the tail explains them (bind.c).
+ * The samples that the turns of a volume have taken anew, and which ones they are unsure of: durable before the tail moves. Until
+ * then an entry above the tail explains them (bind.c).
  */
 static int write_fingerprint(struct lc_writeback *w, struct lc_volume *v)
 {
 	struct lc_core *c = w->core;
-	struct lc_volume_entry *e = &c->meta.volumes[v->id];
-	u64 unsure;
 	bool changed;
 	int err;
 
 	lc_mutex_lock(&c->lock);
-	unsure = LC_MUTANT(all_samples_are_sure) ? 0 : v->touched;
-	changed = v->sampled || e->unsure != unsure;
-	e->unsure = unsure;
+	changed = v->sampled;
 	v->sampled = false; /* what is taken from now on comes next time */
 	lc_mutex_unlock(&c->lock);
 	if (!changed)

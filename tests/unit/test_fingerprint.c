@@ -114,7 +114,7 @@ static void samples_are_crcs_of_their_blocks(void **state)
 
 	(void)state;
 	open_filled(&m, 200 * LC_BLOCK);
-	assert_int_equal(lc_samples_read(&m.store, 200 * LC_BLOCK, ~0ull, scratch, samples, NULL), 0);
+	assert_int_equal(lc_samples_read(&m.store, 200 * LC_BLOCK, ~0ull, scratch, samples), 0);
 	for (unsigned i = 0; i < LC_NR_SAMPLES; i++)
 		assert_int_equal(samples[i],
 				 lc_crc32c(mem_block(&m, lc_sample_block(200 * LC_BLOCK, i)),
@@ -133,12 +133,12 @@ static void only_the_wanted_samples_are_read(void **state)
 	memset(samples, 0x55, sizeof samples);
 	mem_break_reads(&m, lc_sample_block(200 * LC_BLOCK, 9));
 	assert_int_equal(lc_samples_read(&m.store, 200 * LC_BLOCK, 1ull << 63 | 1ull << 8, scratch,
-					 samples, NULL),
+					 samples),
 			 0);
 	assert_int_equal(m.reads, 2);
 	for (unsigned i = 0; i < LC_NR_SAMPLES; i++)
 		assert_int_equal(samples[i] == 0x55555555, i != 63 && i != 8);
-	assert_int_equal(lc_samples_read(&m.store, 200 * LC_BLOCK, 1ull << 9, scratch, samples, NULL),
+	assert_int_equal(lc_samples_read(&m.store, 200 * LC_BLOCK, 1ull << 9, scratch, samples),
 			 -EIO);
 	lc_store_close(&m.store);
 }
@@ -153,7 +153,7 @@ static void a_short_last_block_counts_as_padded_with_zeros(void **state)
 	(void)state;
 	open_filled(&m, size_bytes);
 	memcpy(padded, mem_block(&m, 3), 17);
-	assert_int_equal(lc_samples_read(&m.store, size_bytes, ~0ull, scratch, samples, NULL), 0);
+	assert_int_equal(lc_samples_read(&m.store, size_bytes, ~0ull, scratch, samples), 0);
 	assert_int_equal(samples[63], lc_crc32c(padded, LC_BLOCK));
 	lc_store_close(&m.store);
 }
@@ -169,14 +169,13 @@ static void a_grown_store_has_the_same_old_fingerprint(void **state)
 		struct mem_store m;
 
 		open_filled(&m, olds[i]);
-		assert_int_equal(lc_samples_read(&m.store, olds[i], ~0ull, scratch, before, NULL), 0);
+		assert_int_equal(lc_samples_read(&m.store, olds[i], ~0ull, scratch, before), 0);
 		m.store.size_bytes = olds[i] + 4096 * 5;
 		rnd_fill(&seed, m.data + olds[i], 4096 * 5);
-		assert_int_equal(lc_samples_read(&m.store, olds[i], ~0ull, scratch, after, NULL), 0);
+		assert_int_equal(lc_samples_read(&m.store, olds[i], ~0ull, scratch, after), 0);
 		assert_memory_equal(before, after, sizeof after);
 		/* but not the same new one */
-		assert_int_equal(lc_samples_read(&m.store, m.store.size_bytes, ~0ull, scratch,
-						 after, NULL),
+		assert_int_equal(lc_samples_read(&m.store, m.store.size_bytes, ~0ull, scratch, after),
 				 0);
 		assert_memory_not_equal(before, after, sizeof after);
 		lc_store_close(&m.store);

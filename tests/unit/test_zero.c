@@ -199,6 +199,7 @@ static void overlapping_ranges_are_zeroed_once(void **state)
 {
 	(void)state;
 	must_open();
+	mem_forget(&disks[0]);
 	zero(0, 100, 40);
 	assert_int_equal(lc_trim(volume(0), 40 * LC_BLOCK, 120 * LC_BLOCK, 0), 0);
 	zero(0, 110, 20);
@@ -223,6 +224,7 @@ static void adjacent_ranges_are_zeroed_as_one(void **state)
 {
 	(void)state;
 	must_open();
+	mem_forget(&disks[0]);
 	for (u32 i = 0; i < 5; i++)
 		zero(0, 100 + 20 * i, 20);
 	must_drain();
@@ -296,6 +298,7 @@ static void trim_gives_whole_blocks_back(void **state)
 
 	(void)state;
 	must_open();
+	mem_forget(&disks[0]);
 	assert_true(lc_volume_can_trim(volume(0)));
 	put(0, 104, 1, 0x11);
 	assert_int_equal(lc_trim(volume(0), len, offset, LC_FUA), 0);

@@ -59,6 +59,7 @@ static void zeros_are_flushed_before_newer_blocks_are_written(void **state)
 {
 	(void)state;
 	must_open();
+	mem_forget(&disks[0]);
 	put(0, 120, 1, 0x11); /* older: not written at all */
 	zero(0, 100, 50);
 	put(0, 110, 2, 0x22);
