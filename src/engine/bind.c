@@ -176,8 +176,13 @@ static int check_backing(struct lc_cache *c, struct lc_volume_entry *e, struct l
 			       (unsigned long long)e->size_bytes, c->core.ssd->name,
 			       lc_volume_shown(e->name),
 			       dirty ? ", and the data for it that was not written back yet" : "");
-	if (e->unverified)
-		return 0; /* the cache was attached or detached: there is nothing to compare */
+	/*
+	 * The cache was attached or detached: there is nothing to compare. If it has data all the same, the detach failed: the
+	 * cache stayed, and the fingerprint is right.
+	 */
+	if (e->unverified && (!dirty || LC_MUTANT(failed_detach_counts)))
+		return 0;
+	e->unverified = false;
 	scratch = lc_alloc(LC_BLOCK);
 	if (!scratch)
 		return lc_fail(err, -ENOMEM, "%s: no memory to check it", backing->name);
@@ -358,13 +363,19 @@ static int bind_volume(struct lc_cache *c, struct lc_volume *v, bool attach, str
 		return ret;
 	v->id = e->id;
 	c->by_id[e->id] = v;
+	c->changed[lc_volume_page(e->id)] |= elsewhere;
 	/* Left out, new or replaced in the last epoch, it would begin there (drop_absent, new_entry, check_backing). */
 	v->continued = !attach && !e->unverified && c->core.meta.sb.clean &&
 		       c->core.meta.sb.settled &&
 		       (e->from_seq < c->core.meta.sb.first || LC_MUTANT(trust_left_out));
-	/* What was lost when it was served without the cache since has been somebody else's affair. */
+	/*
+	 * What was lost when it was served without the cache since has been somebody else's affair; but not what was lost later, when a
+	 * detach had failed.
+	 */
 	if (elsewhere)
-		lc_bad_clear_range(&c->core.meta.bad, e->id, 0, LC_BLOCK_NR_MAX, UINT64_MAX);
+		lc_bad_clear_range(&c->core.meta.bad, e->id, 0, LC_BLOCK_NR_MAX,
+				   LC_MUTANT(losses_end_with_a_detach) ? UINT64_MAX :
+									 e->from_seq - 1);
 	if (attach) { /* clients go on writing: the fingerprint is taken later */
 		e->size_bytes = backing->size_bytes;
 		e->unverified = true;

@@ -283,6 +283,54 @@ static void what_was_lost_explains_until_it_is_overwritten(void **state)
 	assert_accepted();
 }
 
+/*
+ * The SSD failed when a detach had written one copy of the table, which says that nothing in the cache counts, and that
+ * the fingerprint says nothing. The cache stayed, and has new data.
+ */
+static void use_after_a_failed_detach(void)
+{
+	must_open();
+	ssd.dies_at_write = ssd.writes + 2;
+	ssd.torn_mask = 0;
+	assert_true(lc_cache_detach(cache, &error) < 0);
+	mem_revive(&ssd);
+	while (lc_flush(volume(0))) /* until the log is written again */
+		sleep_ms(2);
+	put(0, 1, 2, 0x41); /* no samples */
+	flush();
+}
+
+static void a_failed_detach_does_not_hide_another_disk(void **state)
+{
+	(void)state;
+	use_after_a_failed_detach();
+	crash();
+	memset(disks[0].data, 0x77, BYTES);
+	assert_refused("is not the backing store");
+	memset(disks[0].data, noise(0), BYTES);
+	must_open();
+	assert_reads(0, 1, 2, 0x41);
+	must_drain();
+	must_close();
+}
+
+/* What is lost after it is our affair. */
+static void a_failed_detach_does_not_hide_what_is_lost(void **state)
+{
+	(void)state;
+	use_after_a_failed_detach();
+	for (u32 i = 0; i < 12; i++)
+		put(0, 100 + i * 8, 7, 0x42); /* so many segments that it is read from the SSD */
+	flush();
+	mem_break_reads(&ssd, on_ssd(0x41));
+	ssd.dies_at_write = ssd.writes + 3; /* the list of lost blocks is durable */
+	assert_int_not_equal(lc_cache_drain(cache), 0);
+	crash();
+	must_open();
+	assert_int_equal(lc_read(volume(0), client_buf, LC_BLOCK, 2 * LC_BLOCK), -EIO);
+	must_close();
+}
+
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, life_teardown)
 
 int main(void)
@@ -300,6 +348,8 @@ int main(void)
 		T(what_a_failed_flush_did_not_cover_is_unsure),
 		T(what_was_written_before_it_was_lost_may_be_there),
 		T(what_was_lost_explains_until_it_is_overwritten),
+		T(a_failed_detach_does_not_hide_another_disk),
+		T(a_failed_detach_does_not_hide_what_is_lost),
 	};
 
 	return cmocka_run_group_tests(tests, mem_quiet, NULL);
