@@ -230,6 +230,38 @@ static void what_is_being_read_is_not_overwritten_in_place(void **state)
 	must_close();
 }
 
+static void zero_it(void *arg)
+{
+	end(arg, lc_zero(volume(0), 16 * LC_BLOCK, 0, 0));
+}
+
+static bool somebody_waits_for_a_range(void)
+{
+	bool waits;
+
+	lc_mutex_lock(&cache->core.lock);
+	waits = volume(0)->ranges.waiters;
+	lc_mutex_unlock(&cache->core.lock);
+	return waits;
+}
+
+/* The writer has its place in the log before the zeros, and would enter the index after them. */
+static void zeros_wait_for_the_writers_in_their_range(void **state)
+{
+	(void)state;
+	stop_at(0x22);
+	start(&one, write_it, 0x22);
+	must_stop();
+	start(&other, zero_it, 0);
+	must_become(somebody_waits_for_a_range() || is_done(&other));
+	assert_false(is_done(&other));
+	go_on();
+	must_end(&one);
+	must_end(&other);
+	assert_reads(0, 0, 16, 0);
+	must_close();
+}
+
 /* --- records --- */
 
 static bool leader_waits(void)
@@ -290,6 +322,7 @@ int main(void)
 		T(a_block_is_not_seen_before_its_copy_ends),
 		T(a_read_waits_for_an_overwrite_in_place),
 		T(what_is_being_read_is_not_overwritten_in_place),
+		T(zeros_wait_for_the_writers_in_their_range),
 		T(a_record_waits_for_the_copies_into_it),
 		T(an_overwrite_in_place_has_its_own_checksum),
 	};
