@@ -292,6 +292,61 @@ static bool adjoins(const struct found *a, const struct found *b)
 	return b->id == a->id ? b->position == a->end : b->id == a->id + 1 && !b->position;
 }
 
+/* The first epoch behind that of A of which no first record is left, if it is an earlier one than that of B; or 0. */
+static u64 lost_epoch(const struct lc_inspect *in, const struct found *a, const struct found *b)
+{
+	u64 epoch = a->epoch + 1;
+
+	for (u32 i = 0; i < in->nr_births && epoch < b->epoch; i++)
+		if (in->births[i].epoch == epoch)
+			epoch++;
+	return epoch < b->epoch ? epoch : 0;
+}
+
+/* Does a record of an epoch before EPOCH say that SEQ was durable? Then that one's opening did not cut it off. */
+static bool was_durable(const struct repair *r, u64 seq, u64 epoch)
+{
+	for (size_t i = 0; i < r->nr; i++)
+		if (r->found[i].epoch < epoch && r->found[i].durable_seq >= seq)
+			return true;
+	return false;
+}
+
+/*
+ * Segments between two records hold at least one each, but not so many are missing. Then there was an opening in between, of which
+ * nothing is left, and it cut the first one off, as torn, and wrote others of its seq there. So that one is void (I1),
+ * and those before it as far as need be; what takes the place of the others will say so.
+ */
+static int drop_cut_off(struct repair *r)
+{
+	for (size_t i = 1; i < r->nr; i++) {
+		const struct found *b = &r->found[i];
+		u64 lost = lost_epoch(r->in, &r->found[i - 1], b);
+		size_t kept = i;
+
+		while (lost && kept > 1 && !was_durable(r, r->found[kept - 1].seq, lost)) {
+			const struct found *a = &r->found[kept - 1];
+			u64 missing = b->seq > a->seq ? b->seq - a->seq - 1 : 0;
+
+			if (a->id >= b->id || missing >= b->id - a->id - 1 + (b->position > 0))
+				break;
+			kept--;
+		}
+		if (kept == i)
+			continue;
+		repair_tell(r, LC_REPAIR_DOES,
+			    "records %llu to %llu, of epoch %llu: the next opening, of which nothing else is left, had "
+			    "cut them off as torn: they stay so",
+			    (ull)r->found[kept].seq, (ull)r->found[i - 1].seq, (ull)lost - 1);
+		if (lc_inspect_birth(r->in, lost, r->found[kept].seq))
+			return repair_no_memory(r);
+		memmove(&r->found[kept], &r->found[i], (r->nr - i) * sizeof *r->found);
+		r->nr -= i - kept;
+		i = kept;
+	}
+	return 0;
+}
+
 int repair_mend(struct repair *r)
 {
 	const struct lc_superblock *sb = &r->in->core.meta.sb;
@@ -299,7 +354,7 @@ int repair_mend(struct repair *r)
 			  .seq = sb->tail_seq - 1,
 			  .end = segment_blocks(r),
 			  .closed = true};
-	int err = 0;
+	int err = drop_cut_off(r);
 
 	for (size_t i = 0; i < r->nr && !err; i++) {
 		const struct found b = r->found[i];

@@ -99,11 +99,41 @@ static void blocks_of_the_volume_that_had_the_id_before_are_not_lost(void **stat
 	}
 }
 
+/*
+ * Record 3 was torn in a crash, and another record 3 written to the next segment by the next opening; of which nothing is left but that
+ * the one after it came two epochs later. The torn one must not count again; it used to contradict the rest.
+ */
+static void what_a_lost_opening_had_cut_off_stays_so(void **state)
+{
+	(void)state;
+	begin(1);
+	add(1, 5);
+	add(1, 6);
+	add(1, 7);
+	rot(1, 5);
+	new_epoch(2);
+	begin(2);
+	add(1, 8);
+	new_epoch(3);
+	begin(3);
+	add(1, 9);
+	set_superblock(0, 1, 4);
+	assert_recovers(4, 3);
+	memset(at(2, 0), 0x5a, LC_BLOCK);
+	repair();
+	assert_int_equal(found.cut_seq, 4);
+	assert_at(5, 1, 1);
+	assert_at(6, 1, 3);
+	assert_at(7, 0, 0);
+	assert_at(9, 3, 1);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		IMAGE_TEST(a_copy_between_two_losses_does_not_count),
 		IMAGE_TEST(blocks_of_the_volume_that_had_the_id_before_are_not_lost),
+		IMAGE_TEST(what_a_lost_opening_had_cut_off_stays_so),
 	};
 
 	return cmocka_run_group_tests(tests, mem_quiet, NULL);
